@@ -19,7 +19,9 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """The tail of an error message: the nearest known names, or all of them if none is near."""
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
     names = [k for k in known if k.lower() in near]
-    return f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(known) or 'none'}"
+    if names:
+        return f"did you mean {' or '.join(names)}?"
+    return f"known: {', '.join(known) or 'none'}"
 
 
 class Registry:

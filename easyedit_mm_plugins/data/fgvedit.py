@@ -1,0 +1,217 @@
+"""FGVEdit records from disk, in the schema of the released files.
+
+One record has ``src`` (the edit's question), ``alt`` (the new answer), ``rephrase``, ``image``,
+``fg_gen_q``/``fg_gen_a`` (in visual scope: question and its right answer after the edit),
+``fg_loc_q``/``fg_loc_a`` (out of visual scope, same image) and ``loc``/``loc_ans`` (text only).
+Each may be one string or a list. Optional: ``image_rephrase``, ``m_loc``, ``m_loc_q``,
+``m_loc_a`` (as in E-VQA), ``case_id``, and ``fg_extra`` with further scope questions as
+``{"in": [{"q": ..., "a": ...}], "out": [...]}``, which training may use and evaluation does not
+unless asked to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DataError
+from ..files import read_json
+from .images import check_images
+from .records import EditRecord, Question
+
+LOG = logging.getLogger(__name__)
+
+_REQUIRED = ("src", "alt", "rephrase", "image", "loc", "loc_ans")
+_PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"))
+_IMAGES = ("image", "image_rephrase", "m_loc")
+
+
+class FGVEditDataset:
+    """A sequence of :class:`EditRecord`; images stay paths until somebody looks at them.
+
+    Args:
+        data_dir: the JSON file (EasyEdit's datasets call this argument so).
+        size: keep the first ``size`` records only.
+        config: EasyEdit hparams; its ``coco_image`` is the image root if ``image_root`` is absent.
+        image_root: folder that the records' image paths are relative to; by default ``config``'s,
+            else the JSON file's own folder (or its ``images`` folder, if there is one).
+        skip_bad: leave bad records out, listed in ``skipped``, instead of raising.
+        check: ``"decode"`` opens every image once, ``"exists"`` only looks for the files,
+            ``"off"`` trusts them.
+        extra: also take the questions of ``fg_extra`` into ``in_scope`` and ``out_scope``.
+
+    Raises:
+        DataError: naming file, record and field of the first problem, and how many there are.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        size: int | None = None,
+        config: Any = None,
+        *,
+        image_root: str | Path | None = None,
+        skip_bad: bool = False,
+        check: Literal["decode", "exists", "off"] = "decode",
+        extra: bool = False,
+    ) -> None:
+        self.path = Path(data_dir)
+        raw = read_json(self.path)
+        if not isinstance(raw, list):
+            raise DataError(
+                f"holds a {type(raw).__name__}, not a list of records",
+                file=self.path,
+                remedy="give a file in the FGVEdit schema",
+            )
+        if size is not None:
+            raw = raw[:size]
+        root = image_root or getattr(config, "coco_image", None) or self._default_root()
+        self.image_root = Path(root)
+        problems: list[DataError] = []
+        kept: list[tuple[int, EditRecord]] = []
+        seen: set[str] = set()
+        for index, item in enumerate(raw):
+            try:
+                record = self._parse(index, item, extra)
+                if record.case_id in seen:
+                    raise self._error(f"case_id {record.case_id!r} appears twice", index)
+                seen.add(record.case_id)
+                kept.append((index, record))
+            except DataError as error:
+                problems.append(error)
+        if check != "off":
+            kept, bad = self._check_images(kept, raw, decode=check == "decode")
+            problems += bad
+        if problems and not skip_bad:
+            first = problems[0]
+            more = f" (and {len(problems) - 1} more bad records)" if len(problems) > 1 else ""
+            raise DataError(
+                str(first.message) + more,
+                file=first.file,
+                record=first.record,
+                field=first.field,
+                remedy=f"{first.remedy or 'mend the record'}, or leave bad records out (skip_bad)",
+            )
+        self.records = [record for _, record in kept]
+        self.skipped = [str(problem) for problem in problems]
+        if problems:
+            LOG.warning("%s: %d bad records left out of %d", self.path, len(problems), len(raw))
+        if not self.records:
+            raise DataError("has no usable record", file=self.path, remedy="check the file")
+
+    def _default_root(self) -> Path:
+        images = self.path.parent / "images"
+        return images if images.is_dir() else self.path.parent
+
+    def _error(
+        self, message: str, index: int, field: str | None = None, remedy: str | None = None
+    ) -> DataError:
+        error = DataError(message, file=self.path, record=index, field=field, remedy=remedy)
+        error.message = message  # without the place, so that it can be raised again with it
+        return error
+
+    def _texts(self, item: dict[str, Any], index: int, field: str) -> list[str]:
+        value = item.get(field)
+        values = value if isinstance(value, list) else [value]
+        for text in values:
+            if value is None:
+                raise self._error("is missing", index, field, "add the field")
+            if not isinstance(text, str):
+                raise self._error(f"is a {type(text).__name__}, not text", index, field)
+            if not text.strip():
+                raise self._error("is empty", index, field, "give it a text")
+        return [text.strip() for text in values]
+
+    def _pairs(
+        self, item: dict[str, Any], index: int, question: str, answer: str, image: Path | None
+    ) -> tuple[Question, ...]:
+        questions = self._texts(item, index, question)
+        answers = self._texts(item, index, answer)
+        if len(questions) != len(answers):
+            message = f"has {len(answers)} answers for {len(questions)} questions"
+            raise self._error(message, index, answer)
+        return tuple(Question(q, image, a) for q, a in zip(questions, answers, strict=True))
+
+    def _extra(self, item: dict, index: int, side: str, image: Path) -> tuple[Question, ...]:
+        extra = item.get("fg_extra") or {}
+        pairs = extra.get(side, []) if isinstance(extra, dict) else None
+        if not isinstance(pairs, list) or not all(
+            isinstance(p, dict) and isinstance(p.get("q"), str) and isinstance(p.get("a"), str)
+            for p in pairs
+        ):
+            message = 'must look like {"in": [{"q": ..., "a": ...}], "out": [...]}'
+            raise self._error(message, index, "fg_extra")
+        return tuple(Question(p["q"], image, p["a"]) for p in pairs)
+
+    def _parse(self, index: int, item: Any, extra: bool) -> EditRecord:
+        if not isinstance(item, dict):
+            raise self._error(f"is a {type(item).__name__}, not an object", index)
+        single = {}
+        for field in _REQUIRED:
+            single[field] = self._texts(item, index, field)
+        image = self.image_root / single["image"][0]
+        src, alt = single["src"][0], single["alt"][0]
+        scopes: list[tuple[Question, ...]] = []
+        for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
+            # A record may lack one of its two halves (MSCKE section 4.3), never both.
+            given = item.get(q) not in (None, "", [])
+            found = self._pairs(item, index, q, a, image) if given else ()
+            scopes.append(found + (self._extra(item, index, side, image) if extra else ()))
+        if not scopes[0] and not scopes[1]:
+            raise self._error(
+                "and fg_loc_q are both missing", index, "fg_gen_q", "give the record one of the two"
+            )
+        rephrased: tuple[Question, ...] = ()
+        if item.get("image_rephrase"):
+            path = self.image_root / self._texts(item, index, "image_rephrase")[0]
+            rephrased = (Question(src, path, alt),)
+        other: tuple[Question, ...] = ()
+        if item.get("m_loc"):
+            path = self.image_root / self._texts(item, index, "m_loc")[0]
+            other = self._pairs(item, index, "m_loc_q", "m_loc_a", path)
+        return EditRecord(
+            case_id=str(item.get("case_id", index)),
+            edit=Question(src, image, alt),
+            rephrase=tuple(Question(r, image, alt) for r in single["rephrase"]),
+            in_scope=scopes[0],
+            out_scope=scopes[1],
+            text_loc=self._pairs(item, index, "loc", "loc_ans", None),
+            image_rephrase=rephrased,
+            image_loc=other,
+        )
+
+    def _check_images(
+        self, kept: list[tuple[int, EditRecord]], raw: list[Any], *, decode: bool
+    ) -> tuple[list[tuple[int, EditRecord]], list[DataError]]:
+        paths = {
+            (index, field): self.image_root / raw[index][field]
+            for index, _ in kept
+            for field in _IMAGES
+            if isinstance(raw[index].get(field), str) and raw[index][field]
+        }
+        wrong = check_images(paths.values(), decode=decode)
+        problems = {
+            index: self._error(
+                f"{wrong[str(path)]}: {path}", index, field, "check the image root, fetch the image"
+            )
+            for (index, field), path in reversed(paths.items())
+            if str(path) in wrong
+        }
+        good = [(index, record) for index, record in kept if index not in problems]
+        return good, [problems[index] for index in sorted(problems)]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> EditRecord:
+        return self.records[index]
+
+    def __iter__(self) -> Iterator[EditRecord]:
+        return iter(self.records)
+
+    @staticmethod
+    def collate_fn(batch: Sequence[EditRecord]) -> list[EditRecord]:
+        """A batch is the list of its records; tensors are made where the model is."""
+        return list(batch)

@@ -1,0 +1,68 @@
+"""The two types that data, methods and evaluation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+# A path, an opened picture, an RGB float tensor [3, H, W] in [0, 1], or None for text only.
+ImageLike: TypeAlias = "str | Path | Image.Image | torch.Tensor | None"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, perhaps about an image, perhaps with the answer it should get.
+
+    ``text`` is the bare question: prompt templates belong to the backbone. For an edit ``answer``
+    is y_e; for a locality question it is the reference answer of the data set.
+    """
+
+    text: str
+    image: ImageLike = None
+    answer: str = ""
+
+    def with_answer(self, answer: str) -> Question:
+        """The same question with another answer."""
+        return replace(self, answer=answer)
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """One benchmark case: an edit and the questions that judge it (MSCKE section 4.1).
+
+    Attributes:
+        case_id: unique within its data set.
+        edit: (i_e, t_e, y_e), eq. 15.
+        rephrase: t_r on i_e, answer y_e, eq. 17.
+        in_scope: (t_in, y_in) on i_e, answers after the edit, eq. 13.
+        out_scope: (t_out, y_out) on i_e, answers that must not change, eq. 14.
+        text_loc: t_l without an image, eq. 16.
+        image_rephrase: t_e on another picture of the same thing, answer y_e (E-VQA's V-Gen).
+        image_loc: another question on another image (E-VQA's M-Loc).
+    """
+
+    case_id: str
+    edit: Question
+    rephrase: tuple[Question, ...] = ()
+    in_scope: tuple[Question, ...] = ()
+    out_scope: tuple[Question, ...] = ()
+    text_loc: tuple[Question, ...] = ()
+    image_rephrase: tuple[Question, ...] = ()
+    image_loc: tuple[Question, ...] = ()
+
+    def questions(self) -> dict[str, tuple[Question, ...]]:
+        """All questions by kind, the edit itself first."""
+        return {
+            "edit": (self.edit,),
+            "rephrase": self.rephrase,
+            "in_scope": self.in_scope,
+            "out_scope": self.out_scope,
+            "text_loc": self.text_loc,
+            "image_rephrase": self.image_rephrase,
+            "image_loc": self.image_loc,
+        }
