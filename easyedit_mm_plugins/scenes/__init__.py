@@ -1,0 +1,1 @@
+"""Scenes: a procedural world whose edits, scopes and answers are known exactly."""
