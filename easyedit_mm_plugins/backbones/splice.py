@@ -98,9 +98,7 @@ def assemble(
         ends[i] = start + n - len(row.answer) - 1
         answer_mask[i, ends[i] + 1 : start + n] = True
         blank = batch_embeds[i, : width - n]
-        pieces.append(
-            torch.cat([blank, sequence] if padding_side == "left" else [sequence, blank])
-        )
+        pieces.append(torch.cat([blank, sequence] if padding_side == "left" else [sequence, blank]))
     return Batch(
         inputs_embeds=torch.stack(pieces),
         attention_mask=mask.to(device),

@@ -1,0 +1,247 @@
+"""The frame that every base model fits behind.
+
+What differs between BLIP-2, MiniGPT-4 and LLaVA is small: how an image becomes embeddings in the
+language model's space, and where these lie in the prompt. A subclass says these two things; rows,
+padding, teacher forcing and generation are the same for all (``splice.py``).
+
+Shapes: B questions, N images, V image tokens, D hidden size, n_i answer tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..data.images import open_image
+from ..data.records import ImageLike, Question
+from ..errors import BackboneError, DataError
+from ..files import digest
+from .splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
+
+
+class Backbone(ABC):
+    """A frozen vision-language model, as methods and evaluation see it.
+
+    Args:
+        name: how results call it, e.g. ``"scenes-llava"``.
+        model: the whole model.
+        tokenizer: its Hugging Face tokenizer.
+        template: prompt of a question about an image, with one ``{}``.
+        text_template: prompt of a question without one.
+
+    Attributes:
+        language_model: the causal language model inside (takes ``inputs_embeds``).
+    """
+
+    family: ClassVar[str]
+    language_model: nn.Module
+    cached_images: int = 2048
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        template: str = "Question: {} Short answer:",
+        text_template: str = "{}",
+    ) -> None:
+        for label, value in (("template", template), ("text_template", text_template)):
+            if value.count("{}") != 1:
+                raise BackboneError(f"{label} {value!r} needs exactly one {{}}")
+        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+        self.template, self.text_template = template, text_template
+        self._features: OrderedDict[tuple, Tensor] = OrderedDict()
+
+    # What a subclass says ---------------------------------------------------------------------
+
+    @abstractmethod
+    def pixels(self, images: Sequence[ImageLike]) -> Tensor:
+        """Preprocess images into the vision tower's input [N, 3, H, W]."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Vision side: pixels [N, 3, H, W] -> embeddings [N, V, D] for the language model."""
+
+    @abstractmethod
+    def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
+        """Lay out one prompt: ``image`` is [V, D], or ``None`` for text only."""
+
+    # What follows from it ---------------------------------------------------------------------
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the language model, found at run time.
+
+        Raises:
+            BackboneError: no list of layers was found.
+        """
+        for module in self.language_model.modules():
+            if isinstance(getattr(module, "layers", None), nn.ModuleList):
+                return module.layers
+        raise BackboneError(f"{self.name}: no decoder layers found")
+
+    @property
+    def embed(self) -> Callable[[Tensor], Tensor]:
+        """Token embedding of the language model, ids [n] -> [n, D]."""
+        return self.language_model.get_input_embeddings()
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return self.language_model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the output space, shared with counterfactual models."""
+        return self.language_model.get_output_embeddings().weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embedding lies."""
+        return self.language_model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's dtype."""
+        return self.language_model.get_input_embeddings().weight.dtype
+
+    @property
+    def max_positions(self) -> int | None:
+        """The language model's context length, if its config says one."""
+        return getattr(self.language_model.config, "max_position_embeddings", None)
+
+    def fingerprint(self) -> str:
+        """A hash of what a trained editor depends on: family, shapes and vocabulary."""
+        config = self.language_model.config.to_dict()
+        keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+        return digest([self.family, *(config.get(k) for k in keys)])
+
+    @torch.no_grad()
+    def image_features(self, images: Sequence[ImageLike]) -> Tensor:
+        """Embeddings [N, V, D] of ``images``; each distinct picture is encoded once.
+
+        Pictures given by path stay in a bounded cache, since the vision side is frozen.
+        """
+        keys = [self._key(image) for image in images]
+        missing = {
+            k: image for k, image in zip(keys, images, strict=True) if k not in self._features
+        }
+        found = {k: self._features[k] for k in keys if k in self._features}
+        if missing:
+            encoded = self.encode_pixels(self.pixels(list(missing.values())))
+            found.update(zip(missing, encoded, strict=True))
+        for k in dict.fromkeys(keys):
+            if k[0] == "file":
+                self._features[k] = found[k].clone() if k in missing else found[k]
+                self._features.move_to_end(k)
+        while len(self._features) > self.cached_images:
+            self._features.popitem(last=False)
+        return torch.stack([found[k] for k in keys])
+
+    def clear_cache(self) -> None:
+        """Forget all cached image embeddings (after the model's weights were changed)."""
+        self._features.clear()
+
+    @staticmethod
+    def _key(image: ImageLike) -> tuple:
+        if isinstance(image, (str, Path)):
+            try:
+                stat = Path(image).stat()
+            except OSError:
+                open_image(image)  # raises the error that names the file
+                raise
+            return ("file", str(image), stat.st_mtime_ns, stat.st_size)
+        return ("object", id(image))
+
+    def prompt(self, question: Question) -> str:
+        """The question in its template."""
+        template = self.text_template if question.image is None else self.template
+        return template.replace("{}", question.text)
+
+    def token_ids(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of ``text``, with the tokenizer's leading special tokens or without."""
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Target tokens of ``answer`` as they follow a prompt (with a leading space).
+
+        Raises:
+            DataError: the answer is empty.
+        """
+        ids = self.token_ids(" " + answer.strip(), special=False)
+        if not answer.strip() or not ids:
+            raise DataError("an answer is empty", field="answer", remedy="give the target a text")
+        return ids
+
+    def rows(self, questions: Sequence[Question], *, with_answers: bool = False) -> list[Row]:
+        """One :class:`Row` a question; all images of the call go through the vision side at once."""
+        pictured = [i for i, q in enumerate(questions) if q.image is not None]
+        features: dict[int, Tensor] = {}
+        if pictured:
+            encoded = self.image_features([questions[i].image for i in pictured])
+            features = dict(zip(pictured, encoded, strict=True))
+        rows = []
+        for i, question in enumerate(questions):
+            if not question.text.strip():
+                raise DataError("a question is empty", record=i, field="prompt")
+            answer = self.answer_ids(question.answer) if with_answers else []
+            rows.append(Row(self.splice(features.get(i), self.prompt(question)), answer))
+        return rows
+
+    def batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        with_answers: bool = False,
+        padding_side: Literal["left", "right"] = "left",
+    ) -> Batch:
+        """Questions, with and without images mixed as they come, as one padded batch."""
+        rows = self.rows(questions, with_answers=with_answers)
+        batch = assemble(rows, self.embed, padding_side=padding_side)
+        limit = self.max_positions
+        if limit is not None and batch.inputs_embeds.shape[1] > limit:
+            raise DataError(
+                f"a prompt takes {batch.inputs_embeds.shape[1]} positions, {self.name} has {limit}",
+                remedy="shorten the question",
+            )
+        return batch
+
+    def answer_logits(self, questions: Sequence[Question]) -> list[Tensor]:
+        """Teacher-forced logits [n_i, vocab] for each question's ``answer``."""
+        return answer_logits(self.language_model, self.batch(questions, with_answers=True))
+
+    @torch.no_grad()
+    def generate(
+        self, questions: Sequence[Question], *, max_new_tokens: int = 8, **kwargs: Any
+    ) -> list[str]:
+        """Answers as text; greedy by default, ``kwargs`` go to the language model's generate."""
+        ids = self.generate_ids(self.batch(questions), max_new_tokens=max_new_tokens, **kwargs)
+        return self.decode(ids)
+
+    def generate_ids(self, batch: Batch, **kwargs: Any) -> list[list[int]]:
+        """New token ids of each row of a left-padded batch, without the end token."""
+        eos = self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        return generate_ids(
+            self.language_model,
+            batch,
+            eos_token_id=self.stop_token_id,
+            pad_token_id=eos if pad is None else pad,
+            **kwargs,
+        )
+
+    @property
+    def stop_token_id(self) -> int:
+        """The token that ends an answer."""
+        return self.tokenizer.eos_token_id
+
+    def decode(self, rows: Sequence[list[int]]) -> list[str]:
+        """Token ids -> stripped text."""
+        return [t.strip() for t in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]

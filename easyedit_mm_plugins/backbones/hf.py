@@ -1,0 +1,176 @@
+"""Hugging Face BLIP-2 and LLaVA behind the :class:`Backbone` frame.
+
+Attribute paths moved between transformers 4.49 and 5.x (``model.language_model`` or
+``model.model.language_model``), so modules are looked up by name at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.images import open_image
+from ..data.records import ImageLike
+from ..errors import BackboneError
+from .base import Backbone
+from .splice import Segment
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """The shallowest submodule or parameter holder called ``name`` in ``model``.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    for holder in (model, getattr(model, "model", None)):
+        if holder is not None and getattr(holder, name, None) is not None:
+            return getattr(holder, name)
+    raise BackboneError(f"{type(model).__name__} has no {name}")
+
+
+class HFBackbone(Backbone):
+    """What the Hugging Face families share: image processing and loading from a folder or hub."""
+
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer: Any, image_processor: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(name, model, tokenizer, **kwargs)
+        self.image_processor = image_processor
+        self.vision_tower = find_module(model, self._vision)
+
+    _vision = "vision_model"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        device_map: Any = None,
+        **kwargs: Any,
+    ) -> HFBackbone:
+        """Load a model folder or hub id; float32 on a CPU and the stored dtype on a GPU by default.
+
+        Raises:
+            BackboneError: files are missing or unreadable; the message names the folder.
+        """
+        import transformers
+
+        cpu = device_map is None and torch.device(device).type == "cpu"
+        wanted = dtype if dtype is not None else (torch.float32 if cpu else "auto")
+        placed = {} if device_map is None else {"device_map": device_map}
+        try:
+            model_class = getattr(transformers, cls.model_class)
+            model = model_class.from_pretrained(folder, torch_dtype=wanted, **placed)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(
+                f"cannot load {cls.family} from {folder}: {error}",
+                remedy="give a complete model folder, or a hub id where the hub can be reached",
+            ) from error
+        if device_map is None:
+            model.to(device)
+        model.requires_grad_(False)
+        return cls(name or str(folder), model, tokenizer, processor, **kwargs)
+
+    model_class: str
+
+    def pixels(self, images: Sequence[ImageLike]) -> Tensor:
+        """Preprocess images into [N, 3, H, W]."""
+        pictures = [open_image(image) for image in images]
+        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        weight = next(self.vision_tower.parameters())
+        return pixels.to(weight.device, weight.dtype)
+
+
+class HFBlip2(HFBackbone):
+    """``Blip2ForConditionalGeneration`` with an OPT decoder: [image V][</s>] prompt."""
+
+    family = "blip2"
+    model_class = "Blip2ForConditionalGeneration"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.language_model = find_module(self.model, "language_model")
+        self.qformer = find_module(self.model, "qformer")
+        self.projection = find_module(self.model, "language_projection")
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """ViT, Q-Former, projection: [N, 3, H, W] -> [N, V, D]."""
+        vision = self.vision_tower(pixel_values=pixels, return_dict=True).last_hidden_state
+        queries = find_module(self.model, "query_tokens").expand(len(vision), -1, -1)
+        queried = self.qformer(
+            query_embeds=queries.to(vision.dtype),
+            encoder_hidden_states=vision,
+            return_dict=True,
+        ).last_hidden_state
+        return self.projection(queried)
+
+    def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
+        """Image embeddings come first, the tokenizer's start token after them."""
+        ids = self.token_ids(prompt)
+        return [ids] if image is None else [image, ids]
+
+
+class HFLlava(HFBackbone):
+    """``LlavaForConditionalGeneration`` with a Llama decoder: [<s>][image V] prompt.
+
+    A template may say where the image goes by ``<image>``; otherwise it follows the start token.
+    """
+
+    family = "llava"
+    model_class = "LlavaForConditionalGeneration"
+    _vision = "vision_tower"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.language_model = _causal(self.model)
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Vision tower and projector, by the model's own layer and strategy: -> [N, V, D]."""
+        config = self.model.config
+        out = self.model.get_image_features(
+            pixel_values=pixels,
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        )
+        out = getattr(out, "pooler_output", out)
+        return torch.stack(list(out)) if isinstance(out, (list, tuple)) else out
+
+    def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
+        """Start token, image, prompt; or the image where the template says ``<image>``."""
+        if image is None:
+            return [self.token_ids(prompt.replace("<image>\n", "").replace("<image>", ""))]
+        if "<image>" in prompt:
+            before, after = prompt.split("<image>", 1)
+            return [
+                self.token_ids(before),
+                image,
+                self.token_ids(after, special=False),
+            ]
+        ids, bare = self.token_ids(prompt), self.token_ids(prompt, special=False)
+        start = len(ids) - len(bare)
+        return [ids[:start], image, ids[start:]] if start else [image, ids]
+
+
+def _causal(model: nn.Module) -> nn.Module:
+    inner = find_module(model, "language_model")
+    if hasattr(inner, "lm_head"):
+        return inner
+    import transformers
+
+    # 4.52 and later hold a bare decoder beside an outer head. The causal class of the same config
+    # is built empty and given the very modules, so no weight is copied.
+    with torch.device("meta"):
+        causal = transformers.AutoModelForCausalLM.from_config(model.config.text_config)
+    setattr(causal, causal.base_model_prefix, inner)
+    causal.set_output_embeddings(model.get_output_embeddings())
+    causal.config = inner.config
+    return causal.eval()

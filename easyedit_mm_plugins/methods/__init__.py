@@ -1,0 +1,41 @@
+"""Editing methods: ``base.py`` the contract, one folder a method.
+
+A method is a class that keeps the :class:`Editor` contract and has
+``from_pretrained(folder, backbone)``; ``METHODS.register(name, cls)`` makes it known everywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..backbones.base import Backbone
+from ..backbones.zoo import ASSETS
+from ..errors import CheckpointError
+from ..registry import METHODS
+from .base import Answer, Editor, Forced, Unedited
+
+METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
+METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
+METHODS.register("serac", "easyedit_mm_plugins.methods.serac:SERAC")
+
+
+def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None) -> Editor:
+    """A trained editor by method name, from ``folder`` or the one shipped for the backbone.
+
+    Raises:
+        UnknownNameError: no such method.
+        CheckpointError: no folder was given and none is shipped for this backbone.
+    """
+    method = METHODS.get(name)
+    if not hasattr(method, "from_pretrained"):
+        return method(backbone)
+    shipped = ASSETS / f"{name.lower()}-{backbone.name}"
+    if folder is None and not shipped.is_dir():
+        raise CheckpointError(
+            f"no trained {name} editor is shipped for {backbone.name}",
+            remedy="train one (easyedit-mm train) and give its folder",
+        )
+    return method.from_pretrained(folder or shipped, backbone)
+
+
+__all__ = ["Answer", "Editor", "Forced", "Unedited", "load_editor"]
