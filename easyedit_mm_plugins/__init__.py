@@ -33,7 +33,28 @@ _LAZY = {
     "Protocol": ".evaluation",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = [
+    "__version__",
+    "register",
+    "unregister",
+    "status",
+    "METHODS",
+    "BACKBONES",
+    "DATASETS",
+    "Question",
+    "EditRecord",
+    "FGVEditDataset",
+    "Backbone",
+    "load_backbone",
+    "Editor",
+    "load_editor",
+    "MSCKE",
+    "MSCKEHyperParams",
+    "MSCKETrainingHyperParams",
+    "MSCKETrainer",
+    "evaluate",
+    "Protocol",
+]
 
 if TYPE_CHECKING:
     from .backbones import Backbone, load_backbone

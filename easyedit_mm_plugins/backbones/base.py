@@ -181,7 +181,7 @@ class Backbone(ABC):
         return ids
 
     def rows(self, questions: Sequence[Question], *, with_answers: bool = False) -> list[Row]:
-        """One :class:`Row` a question; all images of the call go through the vision side at once."""
+        """One :class:`Row` a question; all images of a call go through the vision side at once."""
         pictured = [i for i, q in enumerate(questions) if q.image is not None]
         features: dict[int, Tensor] = {}
         if pictured:

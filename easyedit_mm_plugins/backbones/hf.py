@@ -32,6 +32,14 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     raise BackboneError(f"{type(model).__name__} has no {name}")
 
 
+def _dtype_argument() -> str:
+    """``from_pretrained`` renamed its argument in transformers 4.56."""
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return "dtype" if version >= (4, 56) else "torch_dtype"
+
+
 class HFBackbone(Backbone):
     """What the Hugging Face families share: image processing and loading from a folder or hub."""
 
@@ -67,7 +75,7 @@ class HFBackbone(Backbone):
         placed = {} if device_map is None else {"device_map": device_map}
         try:
             model_class = getattr(transformers, cls.model_class)
-            model = model_class.from_pretrained(folder, torch_dtype=wanted, **placed)
+            model = model_class.from_pretrained(folder, **{_dtype_argument(): wanted}, **placed)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
         except (OSError, ValueError, KeyError) as error:

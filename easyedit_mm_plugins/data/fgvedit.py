@@ -115,6 +115,8 @@ class FGVEditDataset:
     def _texts(self, item: dict[str, Any], index: int, field: str) -> list[str]:
         value = item.get(field)
         values = value if isinstance(value, list) else [value]
+        if not values:
+            raise self._error("is empty", index, field, "give it a text")
         for text in values:
             if value is None:
                 raise self._error("is missing", index, field, "add the field")
@@ -158,7 +160,8 @@ class FGVEditDataset:
             # A record may lack one of its two halves (MSCKE section 4.3), never both.
             given = item.get(q) not in (None, "", [])
             found = self._pairs(item, index, q, a, image) if given else ()
-            scopes.append(found + (self._extra(item, index, side, image) if extra else ()))
+            further = self._extra(item, index, side, image)
+            scopes.append(found + further if extra else found)
         if not scopes[0] and not scopes[1]:
             raise self._error(
                 "and fg_loc_q are both missing", index, "fg_gen_q", "give the record one of the two"
@@ -186,10 +189,10 @@ class FGVEditDataset:
         self, kept: list[tuple[int, EditRecord]], raw: list[Any], *, decode: bool
     ) -> tuple[list[tuple[int, EditRecord]], list[DataError]]:
         paths = {
-            (index, field): self.image_root / raw[index][field]
+            (index, field): self.image_root / self._texts(raw[index], index, field)[0]
             for index, _ in kept
             for field in _IMAGES
-            if isinstance(raw[index].get(field), str) and raw[index][field]
+            if raw[index].get(field)
         }
         wrong = check_images(paths.values(), decode=decode)
         problems = {
