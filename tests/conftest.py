@@ -12,7 +12,7 @@ torch.set_num_threads(1)
 WORDS = (
     "question : short answer ? . , what color shape is the a an red green blue circle square star "
     "triangle top left right bottom where yes no paris capital of france nq how many one two three"
-).split()  # noqa: SIM905
+).split()
 
 
 def tiny_tokenizer():
