@@ -93,4 +93,3 @@ class Registry:
 METHODS = Registry("method", "easyedit_mm_plugins.methods")
 BACKBONES = Registry("backbone", "easyedit_mm_plugins.backbones")
 DATASETS = Registry("dataset", "easyedit_mm_plugins.datasets")
-
