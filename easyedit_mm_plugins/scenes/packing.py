@@ -37,9 +37,7 @@ def draw_blocks(scene: Scene, rng: random.Random, n: int) -> list[Block]:
     for _ in range(n):
         question = language.sample_question(scene, rng)
         text = TEMPLATE.format(language.phrase(question, rng))
-        blocks.append(
-            Block(text, language.answer(scene, question), entity=question.entity(scene))
-        )
+        blocks.append(Block(text, language.answer(scene, question), entity=question.entity(scene)))
     if rng.random() < 0.15:
         prompt = language.CAPTION_PROMPT
         prompt = TEMPLATE.format(prompt) if rng.random() < 0.5 else prompt
@@ -80,9 +78,7 @@ def pack(rows: list[list[Block]], tokenizer, prefix: int) -> Packed:
             tokens = [*prompt, *answer[:-1]]
             if item.entity is not None:
                 ends.append((r, len(ids) + len(prompt) - 1))
-                entities.append(
-                    [VALUES[a].index(item.entity.value(a)) for a in ATTRIBUTES]
-                )
+                entities.append([VALUES[a].index(item.entity.value(a)) for a in ATTRIBUTES])
             start = prefix if item.image else 0
             ids += tokens
             positions += range(start, start + len(tokens))

@@ -47,7 +47,9 @@ def build_model(name: str) -> PreTrainedModel:
         return _llava()
     if name == "scenes-blip2":
         return _blip2()
-    raise UnknownNameError(f"no embedded backbone is called {name!r}; there are: {', '.join(NAMES)}")
+    raise UnknownNameError(
+        f"no embedded backbone is called {name!r}; there are: {', '.join(NAMES)}"
+    )
 
 
 def _llava() -> PreTrainedModel:

@@ -100,10 +100,8 @@ def counterfactual_values(scene: Scene, entity: Entity, attribute: str) -> tuple
 
     Sizes are not unique, so a size only has to differ from the entity's own.
     """
-    if attribute == "size":
-        taken = {entity.size}
-    else:
-        taken = {e.value(attribute) for e in scene.entities}
+    others = [entity] if attribute == "size" else scene.entities
+    taken = {e.value(attribute) for e in others}
     return tuple(v for v in VALUES[attribute] if v not in taken)
 
 
