@@ -1,0 +1,105 @@
+"""The trainer of the embedded backbones: packing is exact, and a killed run continues exactly."""
+
+import random
+
+import pytest
+import torch
+
+from easyedit_mm_plugins.errors import TrainingError, UnknownNameError
+from easyedit_mm_plugins.scenes import exam, language
+from easyedit_mm_plugins.scenes.packing import TEMPLATE, Block, pack
+from easyedit_mm_plugins.scenes.small_models import NAMES, build_model, prompt_ids, split_modules
+from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, build_tokenizer
+from easyedit_mm_plugins.scenes.train_backbone import Recipe, Run, draw_images
+
+TINY = Recipe(tower_steps=2, steps=3, tower_images=2, images=2, questions=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_rows_equal_the_stock_forward(name):
+    """Each question of a packed row gets the logits that it would get alone."""
+    torch.manual_seed(0)
+    model, tokenizer = build_model(name).eval(), build_tokenizer()
+    _, images, _, _ = draw_images(random.Random(0), 1)
+    blocks = [
+        Block(TEMPLATE.format("where is the circle?"), "top left"),
+        Block("what is the opposite of hot", "cold", image=False),
+        Block(TEMPLATE.format("is the red thing a star?"), "no"),
+    ]
+    alone = []
+    for block in blocks:
+        words = tokenizer(block.prompt, add_special_tokens=False).input_ids
+        answer = tokenizer(block.answer, add_special_tokens=False).input_ids
+        ids = torch.tensor([prompt_ids(model, words + answer, block.image)])
+        with torch.no_grad():
+            if block.image:
+                logits = model(input_ids=ids, pixel_values=images).logits
+            else:
+                inner = model.language_model if name == "scenes-blip2" else model
+                logits = inner(input_ids=ids).logits
+        alone.append(logits[0, -len(answer) - 1 :])
+
+    from easyedit_mm_plugins.scenes.small_models import see
+
+    features = see(model, images)["features"]
+    packed = pack([blocks], tokenizer, features.shape[1] + 1)
+    decoder, head = split_modules(model)
+    embed = model.get_input_embeddings()
+    bos = embed(torch.tensor([[BOS]]))
+    prefix = [features, bos] if name == "scenes-blip2" else [bos, features]
+    with torch.no_grad():
+        hidden = decoder(
+            inputs_embeds=torch.cat([*prefix, embed(packed.ids)], 1),
+            attention_mask=packed.mask,
+            position_ids=packed.positions,
+            use_cache=False,
+        ).last_hidden_state[:, features.shape[1] + 1 :]
+        together = head(hidden[packed.targets >= 0])
+    assert torch.allclose(together, torch.cat(alone), atol=1e-4)
+    targets = packed.targets[packed.targets >= 0].tolist()
+    assert tokenizer.decode(targets) == "top left </s> cold </s> no </s>"
+    assert targets.count(EOS) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_run_continues_at_the_same_place(name, tmp_path):
+    whole = Run(name, tmp_path / "whole", TINY)
+    whole.train()
+
+    cut = Run(name, tmp_path / "cut", TINY)
+    steps = iter(range(4))  # stage 0 and two steps of stage 1, then the plug is pulled
+    loss = cut.loss
+
+    def until_killed(rng):
+        if next(steps, None) is None:
+            cut.save()
+            raise KeyboardInterrupt
+        return loss(rng)
+
+    cut.loss = until_killed
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    again = Run(name, tmp_path / "cut", TINY)
+    assert again.resume() and (again.position["stage"], again.position["step"]) == (1, 2)
+    again.train()
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[key]), key
+    assert again.log == whole.log[2:]
+    with pytest.raises(TrainingError, match="other settings"):
+        Run(name, tmp_path / "cut", Recipe(seed=7)).resume()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UnknownNameError, match="scenes-llava, scenes-blip2"):
+        build_model("scenes-qwen")
+
+
+def test_exam_covers_all_types_with_held_out_wordings_and_grades_an_oracle():
+    questions = exam.make_exam(3)
+    by_type = {q.type for q in questions}
+    assert by_type == {*language.QUESTION_TYPES, "fact"}
+    right = exam.grade(questions, lambda part: [f" {q.answer.upper()} " for q in part])
+    assert right["exact_match_mean"] == right["facts"] == 100
+    assert right["n"] == 3 * len(language.QUESTION_TYPES) + len(language.FACTS)
+    wrong = exam.grade(questions, lambda part: ["no" for _ in part])
+    assert wrong["facts"] == 0 and wrong["types"]["verify_color"]["exact_match"] < 100
