@@ -16,7 +16,7 @@ from .base import Answer, Editor, Forced, Unedited
 
 METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
 METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
-METHODS.register("serac", "easyedit_mm_plugins.methods.serac:SERAC")
+METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
 
 
 def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None) -> Editor:
@@ -29,13 +29,15 @@ def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None)
     method = METHODS.get(name)
     if not hasattr(method, "from_pretrained"):
         return method(backbone)
-    shipped = ASSETS / f"{name.lower()}-{backbone.name}"
-    if folder is None and not shipped.is_dir():
+    # An editor that sees no image serves every backbone of a family ("serac-scenes").
+    names = (backbone.name, backbone.name.split("-")[0])
+    shipped = [p for n in names if (p := ASSETS / f"{name.lower()}-{n}").is_dir()]
+    if folder is None and not shipped:
         raise CheckpointError(
             f"no trained {name} editor is shipped for {backbone.name}",
             remedy="train one (easyedit-mm train) and give its folder",
         )
-    return method.from_pretrained(folder or shipped, backbone)
+    return method.from_pretrained(folder or shipped[0], backbone)
 
 
 __all__ = ["Answer", "Editor", "Forced", "Unedited", "load_editor"]
