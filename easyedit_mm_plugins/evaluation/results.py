@@ -1,0 +1,170 @@
+"""What an evaluation produces: one result per question, per case, and one row per method."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..data import EditRecord, ImageLike, Question
+from .metrics import Judged, Suite, summarise
+
+BASE = "base"  # the route of an answer that the unedited model gave
+
+
+@dataclass
+class QuestionResult:
+    """One question of a case, as it stands in ``cases.jsonl``.
+
+    ``correct`` is what the question's metric counts, in [0, 1]; ``is_target``, ``is_before`` and
+    ``is_edit`` are the three agreements that all metrics are made of (:class:`metrics.Judged`).
+    ``route`` is ``"base"`` or the case whose edit answered.
+    """
+
+    kind: str
+    text: str
+    image: str | None
+    target: str
+    before: str
+    after: str
+    correct: float
+    is_target: float
+    is_before: float
+    is_edit: float
+    route: str
+    score: float | None = None
+
+    def judged(self) -> Judged:
+        """The agreements alone."""
+        return Judged(self.kind, self.is_target, self.is_before, self.is_edit)
+
+
+@dataclass
+class CaseResult:
+    """One evaluated case: who was measured, on what, every question, every metric in percent."""
+
+    case: str
+    method: str
+    backbone: str
+    dataset: str
+    protocol: str
+    suite: str
+    edit: dict[str, Any]
+    metrics: dict[str, float | None]
+    questions: list[QuestionResult]
+    seconds: float = 0.0
+
+    @property
+    def row_key(self) -> tuple[str, str, str, str]:
+        """Method, backbone, dataset and protocol: the table row it belongs to."""
+        return (self.method, self.backbone, self.dataset, self.protocol)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that becomes one line of ``cases.jsonl``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CaseResult:
+        """Inverse of :meth:`to_json`; raises ``TypeError`` or ``KeyError`` on another shape."""
+        questions = [QuestionResult(**question) for question in value["questions"]]
+        return cls(**{**value, "questions": questions})
+
+
+@dataclass
+class Row:
+    """The mean over cases of one method on one backbone and dataset under one protocol."""
+
+    method: str
+    backbone: str
+    dataset: str
+    protocol: str
+    n: int
+    metrics: dict[str, float | None]
+    intervals: dict[str, list[float] | None]
+    seconds: float
+    suite: str = "fgvedit"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object under ``rows`` in ``summary.json``."""
+        return asdict(self)
+
+
+def make_row(
+    cases: Iterable[CaseResult],
+    suite: Suite,
+    *,
+    seed: int = 0,
+    samples: int = 1000,
+    settings: dict[str, Any] | None = None,
+) -> Row:
+    """Summarise finished cases of one row; their order does not matter.
+
+    Raises:
+        ValueError: there is no case, or they belong to different rows.
+    """
+    ordered = sorted(cases, key=lambda case: case.case)
+    if len({case.row_key for case in ordered}) != 1:
+        raise ValueError("a row is made from one or more cases of one method, backbone and dataset")
+    metrics, intervals = summarise(
+        suite, [case.metrics for case in ordered], seed=seed, samples=samples
+    )
+    return Row(
+        *ordered[0].row_key,
+        n=len(ordered),
+        metrics=metrics,
+        intervals=intervals,
+        seconds=round(sum(case.seconds for case in ordered), 3),
+        suite=suite.name,
+        settings=settings or {},
+    )
+
+
+def image_name(image: ImageLike) -> str | None:
+    """How an image is called in results: its path, or a digest of its pixels."""
+    if image is None or isinstance(image, (str, Path)):
+        return None if image is None else str(image)
+    return f"pixels:{image_digest(image)}"
+
+
+def image_digest(image: ImageLike) -> str:
+    """A short hash of an image's content (a file's bytes, or pixels); ``"none"`` without one."""
+    if image is None:
+        return "none"
+    if isinstance(image, (str, Path)):
+        info = Path(image).stat()
+        return _file_digest(str(image), info.st_size, info.st_mtime_ns)
+    if hasattr(image, "detach"):
+        array = image.detach().cpu().contiguous().float().numpy()
+        return _hash(str(array.shape).encode() + array.tobytes())
+    return _hash(f"{image.size}{image.mode}".encode() + image.tobytes())
+
+
+@lru_cache(maxsize=65536)
+def _file_digest(path: str, size: int, modified: int) -> str:
+    return _hash(Path(path).read_bytes())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def question_key(question: Question, *, with_answer: bool) -> str:
+    """What identifies a question for a model; its answer only counts under teacher forcing."""
+    parts = [question.text, image_digest(question.image)]
+    parts += [question.answer] if with_answer else []
+    return _hash("\0".join(parts).encode())
+
+
+def records_digest(records: Iterable[EditRecord]) -> str:
+    """A hash of all texts, answers and image contents of ``records``, in order."""
+    whole = hashlib.sha256()
+    for record in records:
+        whole.update(record.case_id.encode())
+        for kind, questions in record.questions().items():
+            for question in questions:
+                whole.update(f"{kind}\0{question_key(question, with_answer=True)}".encode())
+    return whole.hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""Result tables, as Markdown for files and as a rich table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from .environment import hardware_line
+from .metrics import SUITES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RowLike = Mapping[str, Any]
+
+_PROTOCOL_TEXT = {
+    "generated": "greedy answers, exact match after normalisation",
+    "teacher-forced": "token accuracy at the answer's positions, top-1",
+    "released": "token accuracy; image locality over the top-10 ids rank by rank; "
+    "generality against the target",
+}
+
+
+def columns(row: RowLike) -> list[str]:
+    """The metrics that a table shows for this row, in the papers' order."""
+    suite = SUITES.get(row.get("suite", "fgvedit"))
+    return list(suite.columns) if suite else list(row["metrics"])
+
+
+def cell(row: RowLike, metric: str, *, interval: bool = True) -> str:
+    """A value with its interval, or a dash for what was not measured."""
+    value = row["metrics"].get(metric)
+    if value is None:
+        return "-"
+    bounds = (row.get("intervals") or {}).get(metric) if interval else None
+    return f"{value:.1f} ({bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else f"{value:.1f}"
+
+
+def groups(rows: Iterable[RowLike]) -> list[tuple[tuple[str, str, str, str], list[RowLike]]]:
+    """Rows that may stand in one table: same backbone, dataset, protocol and suite."""
+
+    def key(row: RowLike) -> tuple[str, str, str, str]:
+        suite = row.get("suite", "fgvedit")
+        return (row["backbone"], row["dataset"], row["protocol"], suite)
+
+    order = list(dict.fromkeys(key(row) for row in rows))
+    ranked = sorted(rows, key=lambda row: order.index(key(row)))
+    return [(name, list(group)) for name, group in groupby(ranked, key=key)]
+
+
+def title(key: Sequence[str], rows: Sequence[RowLike]) -> str:
+    """What a group of rows was measured on."""
+    counts = sorted({row["n"] for row in rows})
+    cases = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
+    return f"{key[0]} on {key[1] or 'records'}, {cases} cases, {key[2]}"
+
+
+def markdown(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> str:
+    """All rows as Markdown tables, the protocol and hardware below."""
+    parts = []
+    for key, members in groups(rows):
+        names = columns(members[0])
+        lines = [
+            f"### {title(key, members)}",
+            "",
+            "| method | " + " | ".join(name.replace("_", " ") for name in names) + " | s |",
+            "|---|" + "---|" * (len(names) + 1),
+        ]
+        for row in members:
+            cells = [cell(row, name) for name in names]
+            lines.append(f"| {row['method']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+        parts.append("\n".join(lines))
+    parts.append(footer(rows, env))
+    return "\n\n".join(parts) + "\n"
+
+
+def footer(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> str:
+    """What the numbers mean and where they come from."""
+    notes = ["Percent, mean over cases; in brackets the 95 % bootstrap interval."]
+    for name in dict.fromkeys(row["protocol"] for row in rows):
+        notes.append(f"Protocol {name}: {_PROTOCOL_TEXT.get(name, 'unknown here')}.")
+    if env:
+        commit = env.get("git_commit")
+        notes.append(f"Hardware: {hardware_line(dict(env))}.")
+        notes.append(f"Seed {env.get('seed')}; commit {commit[:12] if commit else 'unknown'}.")
+    return "  \n".join(notes)
+
+
+def rich_tables(rows: Sequence[RowLike], *, intervals: bool = False) -> list[Table]:
+    """One terminal table for each group of rows."""
+    from rich.table import Table
+
+    tables = []
+    for key, members in groups(rows):
+        table = Table(title=title(key, members), title_justify="left", title_style="bold")
+        table.add_column("method", no_wrap=True)
+        names = columns(members[0])
+        for name in names:
+            table.add_column(name.replace("specificity_", "spec. "), justify="right")
+        table.add_column("s", justify="right", style="dim")
+        for row in members:
+            cells = [cell(row, name, interval=intervals) for name in names]
+            table.add_row(row["method"], *cells, f"{row['seconds']:.0f}")
+        tables.append(table)
+    return tables
