@@ -1,0 +1,273 @@
+"""The model that ``MultimodalEditor.edit`` returns: base outputs out of scope, edits in scope."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ..backbones.splice import Row, assemble, hidden_states
+from ..data.records import ImageLike, Question
+from ..errors import DataError
+from ..methods.base import Editor
+from .backbones import denormalise
+from .requests import bare, templates_of
+
+RANKS = 10  # as many ranks of an in-scope row are the editor's; EasyEdit compares up to ten
+
+
+@dataclass
+class EditedOutput(ModelOutput):
+    """EasyEdit's output fields, for backbones whose model does not take samples itself."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+    attention_mask: Tensor | None = None
+
+
+class EditedModel(nn.Module):
+    """A base model with edits in force, usable wherever EasyEdit uses its models.
+
+    A row that no edit covers gets exactly the base model's output. A row in scope gets the
+    editor's ranking of the ten best tokens at each answer position, laid over the base model's
+    logits; these are ranks, not probabilities.
+
+    The edits lie in the editor's memory until :meth:`undo`, or until this object is gone; other
+    edited models of the same editor never see them.
+
+    Attributes:
+        model: the base model, untouched.
+        editor: the method.
+        ids: the edits in force here.
+    """
+
+    def __init__(self, editor: Editor, ids: Sequence[str]) -> None:
+        super().__init__()
+        self.model = editor.backbone.model
+        # Not submodules: state_dict() and parameters() stay the base model's.
+        object.__setattr__(self, "editor", editor)
+        object.__setattr__(self, "backbone", editor.backbone)
+        self.ids = list(ids)
+        self._release = weakref.finalize(self, _remove, editor, self.ids)
+        self._release.atexit = False
+
+    def undo(self) -> nn.Module:
+        """Take the edits back and return the base model, bit for bit as it was."""
+        self._release()
+        self.ids = []
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force here."""
+        return {i: edit for i, edit in self.editor.edits.items() if i in self.ids}
+
+    def visible(self, count: int) -> list[frozenset[str]] | None:
+        """The ``visible`` argument that shows ``count`` rows the edits of this object only."""
+        return [frozenset(self.ids)] * count if self.editor.isolates_rows else None
+
+    def edit(self, batch: dict[str, Any], condition: Any = None) -> tuple[EditedModel, dict]:
+        """EasyEdit's ``EditableModel.edit``: a further model that holds ``batch`` as well."""
+        again = self.editor.add(list(self.edits.values())) if self.ids else []
+        return EditedModel(self.editor, [*again, *self.editor.add(self.questions(batch))]), {}
+
+    @torch.no_grad()
+    def forward(self, samples: Any) -> Any:
+        """EasyEdit's samples, a dictionary or (head) a list of them, -> the base's output type.
+
+        ``samples`` holds ``image`` (normalised pixels [B, 3, 364, 364] or ``None``),
+        ``text_input`` (prompt and target in one), ``prompts_len``, ``labels``.
+        """
+        out = self.model(samples) if self._takes_samples else self._frame_forward(samples)
+        if not self.ids:
+            return out
+        if not self.editor.isolates_rows:
+            return out  # such a method changes the model itself
+        logits, mask, changed = out.logits, out.attention_mask, False
+        for i, (question, forced) in enumerate(self._force(self.questions(samples))):
+            if forced is None:
+                continue
+            if not changed:
+                logits, changed = logits.clone(), True
+            self._overlay(logits[i], mask[i], question, forced)
+        if changed:
+            out.logits = logits
+        return out
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Any,
+        image: Any = None,
+        *,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answers that honour the edits.
+
+        Args:
+            prompts: a question or a list of them (text or :class:`Question`), or EasyEdit's
+                samples with ``prompt`` or ``text_input``.
+            image: an image for each text, or one for all: a path, a PIL image, or RGB [3, H, W].
+            kwargs: go to the language model's ``generate``.
+        """
+        questions = self._asked(prompts, image)
+        answers = self.editor.generate(
+            questions,
+            visible=self.visible(len(questions)),
+            max_new_tokens=max_new_tokens,
+            **kwargs,
+        )
+        return [answer.text for answer in answers]
+
+    # EasyEdit's samples <-> questions ----------------------------------------------------------
+
+    @property
+    def _takes_samples(self) -> bool:
+        return getattr(self.backbone, "takes_samples", False)
+
+    def questions(self, samples: Any) -> list[Question]:
+        """The rows of ``samples`` as questions with their answers (empty: a prompt alone).
+
+        Raises:
+            DataError: a prompt cannot be told from its target.
+        """
+        if isinstance(samples, (list, tuple)):
+            return [q for one in samples for q in self.questions(one)]
+        texts = list(samples["text_input"])
+        images = _images(samples.get("image"), len(texts))
+        lengths = samples.get("prompts_len") or [None] * len(texts)
+        pairs = (self._split(t, n, i) for i, (t, n) in enumerate(zip(texts, lengths, strict=True)))
+        return [Question(q, image, a) for (q, a), image in zip(pairs, images, strict=True)]
+
+    def _split(self, text: str, prompt_length: int | None, row: int) -> tuple[str, str]:
+        for template in templates_of(self.backbone):
+            before, after = (part.strip() for part in template.split("{}"))
+            cut = text.rfind(after)
+            if before and after and text.strip().startswith(before) and cut > 0:
+                prompt, answer = text[: cut + len(after)], text[cut + len(after) :]
+                return bare(prompt, (template,)), answer.strip()
+        if prompt_length is None:
+            raise DataError(
+                f"cannot tell prompt from target in {text!r}",
+                record=f"row {row}",
+                field="prompts_len",
+                remedy="give prompts_len, or use the template of the backbone",
+            )
+        # EasyEdit counts a prompt's tokens as the model will: with its start token or without.
+        special = getattr(self.backbone, "special", False)
+        ids = self.backbone.token_ids(text, special=special)[int(prompt_length) :]
+        answer = self.backbone.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        prompt = text.rstrip()
+        if answer and prompt.endswith(answer):
+            prompt = prompt[: -len(answer)]
+        return prompt.strip(), answer
+
+    def _asked(self, prompts: Any, image: Any) -> list[Question]:
+        if isinstance(prompts, dict):
+            texts = prompts.get("prompt", prompts.get("text_input"))
+            texts = [texts] if isinstance(texts, str) else list(texts)
+            images = _images(prompts.get("image"), len(texts))
+        else:
+            texts = [prompts] if isinstance(prompts, (str, Question)) else list(prompts)
+            images = list(image) if isinstance(image, (list, tuple)) else [image] * len(texts)
+        if len(images) != len(texts):
+            raise DataError(f"{len(images)} images for {len(texts)} prompts", field="image")
+        templates = templates_of(self.backbone)
+        return [
+            text if isinstance(text, Question) else Question(bare(text, templates).strip(), shown)
+            for text, shown in zip(texts, images, strict=True)
+        ]
+
+    # Rows in scope -----------------------------------------------------------------------------
+
+    def _force(self, questions: Sequence[Question]) -> list[tuple[Question, Tensor | None]]:
+        """Each question, completed, with the editor's token ids [n, k], or ``None``: base."""
+        found: list[tuple[Question, Tensor | None]] = [(q, None) for q in questions]
+        asked = list(questions)
+        alone = [i for i, q in enumerate(asked) if not q.answer]
+        if alone:  # only prompts: what the editor would say next
+            said = self.editor.generate(
+                [asked[i] for i in alone], visible=self.visible(len(alone)), max_new_tokens=1
+            )
+            for i, answer in zip(alone, said, strict=True):
+                if answer.route is not None and answer.text:
+                    ids = self.backbone.answer_ids(answer.text)[:1]
+                    found[i] = (asked[i], torch.tensor([ids]))
+        rows = [i for i, q in enumerate(asked) if q.answer]
+        if rows:
+            forced = self.editor.force(
+                [asked[i] for i in rows],
+                visible=self.visible(len(rows)),
+                top_k=min(RANKS, self.backbone.vocab_size),
+            )
+            for i, answer in zip(rows, forced, strict=True):
+                if answer.route is not None:
+                    found[i] = (asked[i], answer.top_ids)
+        return found
+
+    def _overlay(self, logits: Tensor, mask: Tensor, question: Question, top: Tensor) -> None:
+        """Put the editor's ranking over the answer positions of one row, logits [T, vocab]."""
+        real = mask.nonzero().flatten()
+        if question.answer:
+            real = real[: len(real) - self._tail]
+            positions = real[-len(top) - 1 : -1]
+        else:
+            positions = real[-1:]
+        for position, ids in zip(positions, top.to(logits.device), strict=False):
+            best = logits[position].max()
+            steps = torch.arange(len(ids), 0, -1, device=logits.device, dtype=logits.dtype)
+            logits[position, ids] = best + steps
+
+    @property
+    def _tail(self) -> int:
+        """Tokens that the base model puts after a target (MiniGPT-4 of the PyPI release)."""
+        end = getattr(self.model, "end_sym", "")
+        if not end:
+            return 0
+        text, ids = "red", self.backbone.token_ids
+        return len(ids(text + end, special=False)) - len(ids(text, special=False))
+
+    def _frame_forward(self, samples: Any) -> EditedOutput:
+        questions = self.questions(samples)
+        prompts = self.backbone.rows(questions)
+        rows = [
+            Row(row.segments, self.backbone.answer_ids(q.answer) if q.answer else [])
+            for row, q in zip(prompts, questions, strict=True)
+        ]
+        batch = assemble(rows, self.backbone.embed, padding_side="right")
+        lm = self.backbone.language_model
+        logits = lm.get_output_embeddings()(hidden_states(lm, batch))
+        labels = torch.full_like(batch.attention_mask, -100)
+        labels[batch.answer_mask] = torch.tensor(
+            [i for ids in batch.answers for i in ids], device=labels.device, dtype=labels.dtype
+        )
+        flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+        loss = nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1))
+        return EditedOutput(loss, logits, labels, batch.attention_mask)
+
+
+def _images(image: Any, count: int) -> list[ImageLike]:
+    if image is None:
+        return [None] * count
+    if isinstance(image, Tensor):
+        pixels = image.unsqueeze(0) if image.ndim == 3 else image
+        images: list[ImageLike] = [denormalise(one.float()) for one in pixels]
+    else:
+        images = list(image) if isinstance(image, (list, tuple)) else [image]
+    return images * count if len(images) == 1 else images
+
+
+def _remove(editor: Editor, ids: list[str]) -> None:
+    held = editor.edits
+    editor.remove([i for i in ids if i in held])

@@ -1,0 +1,266 @@
+"""EasyEdit's forms of a request, turned into the plugin's :class:`EditRecord`.
+
+Three forms exist: the arguments of ``MultimodalEditor.edit``, the dictionaries that EasyEdit's
+datasets yield and its executors take, and the plugin's own records. In a dictionary an image that
+is a tensor holds EasyEdit's normalised pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..backbones import Backbone
+from ..data.images import image_problem
+from ..data.records import EditRecord, ImageLike, Question
+from ..errors import ConfigError, DataError
+from .backbones import denormalise
+
+EASYEDIT_TEMPLATE = "Question: {} Short answer:"
+
+
+def bare(text: str, templates: Sequence[str] = (EASYEDIT_TEMPLATE,)) -> str:
+    """``text`` without a prompt template around it; templates belong to the backbone."""
+    for template in templates:
+        before, after = template.split("{}")
+        before, after, stripped = before.strip(), after.strip(), text.strip()
+        if before and after and stripped.startswith(before) and stripped.endswith(after):
+            return stripped[len(before) : len(stripped) - len(after)].strip()
+    return text
+
+
+def records_from_arguments(
+    prompts: Any,
+    targets: Any,
+    image: Any,
+    rephrase_prompts: Any = None,
+    rephrase_image: Any = None,
+    locality_inputs: Mapping[str, Any] | None = None,
+    *,
+    image_root: str | None = None,
+    rephrase_root: str | None = None,
+    template: str = EASYEDIT_TEMPLATE,
+) -> list[EditRecord]:
+    """One record a request; strings and lists of strings are both taken.
+
+    Raises:
+        DataError: lists of different lengths, an empty prompt or target, an image that is not
+            found or broken; the message names the request, the field and the file.
+        ConfigError: a relative image path, and no such image root.
+    """
+    single = isinstance(prompts, str)
+    count = 1 if single else len(prompts)
+    columns: dict[str, list[Any]] = {
+        "prompts": _column("prompts", prompts, count),
+        "targets": _column("targets", targets, count),
+        "image": _column("image", image, count),
+    }
+    if not count:
+        raise DataError("there is no request", field="prompts", remedy="give a prompt")
+    optional: dict[str, Any] = {"rephrase_prompts": rephrase_prompts}
+    optional["rephrase_image"] = rephrase_image
+    for part, names in (("text", ("prompt", "ground_truth")), ("vision", _VISION)):
+        given = (locality_inputs or {}).get(part)
+        for name in names if given else ():
+            if name not in given:
+                raise DataError("is missing", field=f"locality_inputs.{part}.{name}")
+            optional[f"{part}.{name}"] = given[name]
+    unknown = set(locality_inputs or {}) - {"text", "vision"}
+    if unknown:
+        raise DataError(
+            f"unknown keys {sorted(unknown)}; known: text, vision", field="locality_inputs"
+        )
+    columns |= {k: _column(k, v, count) for k, v in optional.items() if v is not None}
+
+    def text(i: int, field: str) -> str:
+        value = columns[field][i]
+        if not isinstance(value, str) or not value.strip():
+            what = (
+                "is empty" if isinstance(value, str) else f"is a {type(value).__name__}, not text"
+            )
+            raise DataError(what, record=f"request {i}", field=field, remedy="give it a text")
+        return bare(value, (template, EASYEDIT_TEMPLATE)).strip()
+
+    def picture(i: int, field: str, root: str | None, root_field: str) -> ImageLike:
+        return find_image(columns[field][i], root, root_field, f"request {i}", field)
+
+    records = []
+    for i in range(count):
+        prompt, target = text(i, "prompts"), text(i, "targets")
+        shown = picture(i, "image", image_root, "coco_image")
+        extra: dict[str, tuple[Question, ...]] = {}
+        if "rephrase_prompts" in columns:
+            extra["rephrase"] = (Question(text(i, "rephrase_prompts"), shown, target),)
+        if "rephrase_image" in columns:
+            other = picture(i, "rephrase_image", rephrase_root, "rephrase_image")
+            extra["image_rephrase"] = (Question(prompt, other, target),)
+        if "text.prompt" in columns:
+            question = Question(text(i, "text.prompt"), None, text(i, "text.ground_truth"))
+            extra["text_loc"] = (question,)
+        if "vision.prompt" in columns:
+            other = picture(i, "vision.image", image_root, "coco_image")
+            question = Question(text(i, "vision.prompt"), other, text(i, "vision.ground_truth"))
+            extra["image_loc"] = (question,)
+        records.append(EditRecord(str(i), Question(prompt, shown, target), **extra))
+    return records
+
+
+_VISION = ("prompt", "ground_truth", "image")
+
+
+def find_image(image: Any, root: str | None, root_field: str, where: str, field: str) -> ImageLike:
+    """An image as it was given, or its full path under ``root``.
+
+    Raises:
+        DataError, ConfigError: as :func:`records_from_arguments`.
+    """
+    if image is None or isinstance(image, Image.Image):
+        return image
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3 or image.min() < 0 or image.max() > 1:
+            raise DataError(
+                f"is a tensor {list(image.shape)} that is not RGB [3, H, W] within [0, 1]",
+                record=where,
+                field=field,
+                remedy="give the path or a PIL image",
+            )
+        return image
+    if not isinstance(image, (str, Path)):
+        raise DataError(
+            f"is a {type(image).__name__}; give a path or a PIL image", record=where, field=field
+        )
+    relative = Path(image)
+    tried = [relative] if relative.is_absolute() else []
+    if root and not relative.is_absolute():
+        tried.append(Path(root) / relative)
+    if not relative.is_absolute():
+        tried.append(relative)
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        if root is None and not relative.is_absolute():
+            raise ConfigError(
+                f"{where}, {field}: image {image} not found, and hparams.{root_field} is not set",
+                remedy=f"set {root_field} to the folder that image paths are relative to",
+            )
+        raise DataError(
+            "image not found, tried " + " and ".join(str(p) for p in tried),
+            file=tried[0],
+            record=where,
+            field=field,
+            remedy=f"fetch the image, or set hparams.{root_field} to its root",
+        )
+    problem = image_problem(found)
+    if problem:
+        raise DataError(
+            problem, file=found, record=where, field=field, remedy="fetch this file again"
+        )
+    return str(found)
+
+
+def record_from_item(item: Any, index: int) -> EditRecord:
+    """One dataset item, or one request as EasyEdit's executors take it.
+
+    Raises:
+        DataError: a field is missing or empty; the message names item and field.
+    """
+    if isinstance(item, EditRecord):
+        return item
+    if not isinstance(item, Mapping):
+        raise DataError(
+            f"is a {type(item).__name__}", record=f"item {index}", remedy="see FGVEditDataset"
+        )
+
+    def text(field: str) -> str:
+        value = item.get(field)
+        if not isinstance(value, str) or not value.strip():
+            what = "is missing" if value is None else "is empty"
+            raise DataError(what, record=f"item {index}", field=field, remedy="give it a text")
+        return bare(value).strip()
+
+    def question(prompt: str, image: str | None, answer: str) -> Question:
+        return Question(text(prompt), _item_image(item, image, index), text(answer))
+
+    extra: dict[str, tuple[Question, ...]] = {}
+    if item.get("rephrase_prompt"):
+        extra["rephrase"] = (question("rephrase_prompt", "image", "target"),)
+    if item.get("image_rephrase") is not None:
+        extra["image_rephrase"] = (question("prompt", "image_rephrase", "target"),)
+    if item.get("locality_prompt"):
+        extra["text_loc"] = (question("locality_prompt", None, "locality_ground_truth"),)
+    if item.get("multimodal_locality_prompt"):
+        extra["image_loc"] = (
+            question(
+                "multimodal_locality_prompt",
+                "multimodal_locality_image",
+                "multimodal_locality_ground_truth",
+            ),
+        )
+    case_id = str(item.get("case_id", index))
+    return EditRecord(case_id, question("prompt", "image", "target"), **extra)
+
+
+def _item_image(item: Mapping[str, Any], field: str | None, index: int) -> ImageLike:
+    image = item.get(field) if field else None
+    if isinstance(image, Tensor):
+        return denormalise(image.squeeze(0) if image.ndim == 4 else image)
+    return find_image(image, None, "coco_image", f"item {index}", field or "image")
+
+
+class RecordView(Sequence[EditRecord]):
+    """Any dataset the bridge takes as a sequence of records, made when they are asked for.
+
+    Args:
+        dataset: :class:`FGVEditDataset`, EasyEdit's ``VQADataset`` or ``CaptionDataset``, or a
+            sequence of records or request dictionaries.
+
+    Raises:
+        DataError: it is empty, or its items are of another kind.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+            raise DataError(
+                f"a {type(dataset).__name__} is no dataset", remedy="give an FGVEditDataset"
+            )
+        if not len(dataset):
+            raise DataError("the dataset is empty", remedy="check its file and size")
+        self.dataset = dataset
+        self[0]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return record_from_item(self.dataset[index], index % len(self))
+
+    def __iter__(self) -> Iterator[EditRecord]:
+        return (self[i] for i in range(len(self)))
+
+
+def templates_of(backbone: Backbone) -> tuple[str, ...]:
+    """The templates that a prompt may come in."""
+    return (backbone.template, EASYEDIT_TEMPLATE)
+
+
+def _column(name: str, value: Any, count: int) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        values = list(value)
+    elif value is None and name == "image":
+        values = [None] * count
+    else:
+        values = [value]
+    if len(values) != count:
+        raise DataError(
+            f"has {len(values)} entries for {count} prompts",
+            field=name,
+            remedy="give one for each prompt",
+        )
+    return values
