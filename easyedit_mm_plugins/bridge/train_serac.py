@@ -102,17 +102,23 @@ def train_serac(
     Raises:
         TrainingError: the loss is not finite; the message names the step.
     """
+    from transformers import get_cosine_schedule_with_warmup
+
     torch.manual_seed(seed)
     rng = random.Random(seed)
     classifier, tokenizer = small_bert(backbone)
     serac = SERAC(backbone, classifier.to(backbone.device), tokenizer, None)
     classifier.train()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05)
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     hidden = not sys.stderr.isatty() if progress is None else not progress
     bar = tqdm(range(steps), desc="SERAC's text classifier", disable=hidden)
     for step in bar:
-        loss = scope_loss(serac, rng.sample(list(records), min(batch_size, len(records))), rng)
+        drawn = rng.sample(list(records), min(batch_size, len(records)))
+        try:
+            loss = scope_loss(serac, drawn, rng)
+        except AssertionError as error:  # EasyEdit's own check on its distances
+            raise TrainingError(f"not a number at step {step}", remedy="lower lr") from error
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {step}", remedy="lower lr")
         optimizer.zero_grad()
