@@ -15,10 +15,11 @@ from ..backbones.splice import Row, assemble, hidden_states
 from ..data.records import ImageLike, Question
 from ..errors import DataError
 from ..methods.base import Editor
+from ..methods.routed import RoutedEditor
 from .backbones import denormalise
 from .requests import bare, templates_of
 
-RANKS = 10  # as many ranks of an in-scope row are the editor's; EasyEdit compares up to ten
+RANKS = 10  # EasyEdit compares up to ten ranks
 
 
 @dataclass
@@ -35,8 +36,8 @@ class EditedModel(nn.Module):
     """A base model with edits in force, usable wherever EasyEdit uses its models.
 
     A row that no edit covers gets exactly the base model's output. A row in scope gets the
-    editor's ranking of the ten best tokens at each answer position, laid over the base model's
-    logits; these are ranks, not probabilities.
+    editor's logits at the answer's positions; of a method that tells only its best tokens, these
+    ten are put on top of the base model's logits (ranks then, not probabilities).
 
     The edits lie in the editor's memory until :meth:`undo`, or until this object is gone; other
     edited models of the same editor never see them.
@@ -94,12 +95,13 @@ class EditedModel(nn.Module):
         if not self.editor.isolates_rows:
             return out  # such a method changes the model itself
         logits, mask, changed = out.logits, out.attention_mask, False
-        for i, (question, forced) in enumerate(self._force(self.questions(samples))):
-            if forced is None:
+        questions = self.questions(samples)
+        for i, values in enumerate(self._in_scope(questions)):
+            if values is None:
                 continue
             if not changed:
                 logits, changed = logits.clone(), True
-            self._overlay(logits[i], mask[i], question, forced)
+            self._overlay(logits[i], mask[i], questions[i], values)
         if changed:
             out.logits = logits
         return out
@@ -191,43 +193,58 @@ class EditedModel(nn.Module):
 
     # Rows in scope -----------------------------------------------------------------------------
 
-    def _force(self, questions: Sequence[Question]) -> list[tuple[Question, Tensor | None]]:
-        """Each question, completed, with the editor's token ids [n, k], or ``None``: base."""
-        found: list[tuple[Question, Tensor | None]] = [(q, None) for q in questions]
-        asked = list(questions)
-        alone = [i for i, q in enumerate(asked) if not q.answer]
-        if alone:  # only prompts: what the editor would say next
+    def _in_scope(self, questions: Sequence[Question]) -> list[Tensor | None]:
+        """For each row in scope the editor's logits [n, vocab], or its best token ids [n, k].
+
+        A prompt alone (no answer) gets one position: what the editor would say next.
+        """
+        asked, alone = list(questions), [i for i, q in enumerate(questions) if not q.answer]
+        if alone:
             said = self.editor.generate(
                 [asked[i] for i in alone], visible=self.visible(len(alone)), max_new_tokens=1
             )
             for i, answer in zip(alone, said, strict=True):
-                if answer.route is not None and answer.text:
-                    ids = self.backbone.answer_ids(answer.text)[:1]
-                    found[i] = (asked[i], torch.tensor([ids]))
+                asked[i] = asked[i].with_answer(answer.text)
         rows = [i for i, q in enumerate(asked) if q.answer]
-        if rows:
-            forced = self.editor.force(
-                [asked[i] for i in rows],
-                visible=self.visible(len(rows)),
-                top_k=min(RANKS, self.backbone.vocab_size),
-            )
-            for i, answer in zip(rows, forced, strict=True):
-                if answer.route is not None:
-                    found[i] = (asked[i], answer.top_ids)
+        found: list[Tensor | None] = [None] * len(asked)
+        for i, values in zip(rows, self._answer_rows([asked[i] for i in rows]), strict=True):
+            found[i] = values if values is None or i not in alone else values[:1]
         return found
 
-    def _overlay(self, logits: Tensor, mask: Tensor, question: Question, top: Tensor) -> None:
-        """Put the editor's ranking over the answer positions of one row, logits [T, vocab]."""
+    def _answer_rows(self, questions: Sequence[Question]) -> list[Tensor | None]:
+        visible = self.visible(len(questions))
+        if isinstance(self.editor, RoutedEditor):
+            hits = self.editor.route(questions, visible=visible)
+            inside = [i for i, h in enumerate(hits) if h.id and h.score >= self.editor.threshold]
+            found: list[Tensor | None] = [None] * len(questions)
+            if inside:
+                edits = self.editor.edits
+                logits = self.editor.counterfactual.answer_logits(
+                    [edits[hits[i].id] for i in inside], [questions[i] for i in inside]
+                )
+                for i, row in zip(inside, logits, strict=True):
+                    found[i] = row
+            return found
+        ranks = min(RANKS, self.backbone.vocab_size)
+        forced = self.editor.force(questions, visible=visible, top_k=ranks)
+        return [None if f.route is None else f.top_ids for f in forced]
+
+    def _overlay(self, logits: Tensor, mask: Tensor, question: Question, values: Tensor) -> None:
+        """Put the editor's values over the answer positions of one row, logits [T, vocab]."""
         real = mask.nonzero().flatten()
         if question.answer:
             real = real[: len(real) - self._tail]
-            positions = real[-len(top) - 1 : -1]
+            positions = real[-len(values) - 1 : -1]
         else:
             positions = real[-1:]
-        for position, ids in zip(positions, top.to(logits.device), strict=False):
-            best = logits[position].max()
-            steps = torch.arange(len(ids), 0, -1, device=logits.device, dtype=logits.dtype)
-            logits[position, ids] = best + steps
+        for position, row in zip(positions, values.to(logits.device), strict=False):
+            if row.is_floating_point():
+                logits[position, len(row) :] = torch.finfo(logits.dtype).min
+                logits[position, : len(row)] = row.to(logits.dtype)
+            else:
+                best = logits[position].max()
+                steps = torch.arange(len(row), 0, -1, device=logits.device, dtype=logits.dtype)
+                logits[position, row] = best + steps
 
     @property
     def _tail(self) -> int:

@@ -28,7 +28,7 @@ from ..methods.base import Editor, Unedited
 from ..registry import did_you_mean
 from .edited import EditedModel
 from .host import Host
-from .methods import build_editor, check_archive
+from .methods import build_editor, find_archive
 from .models import (
     ImageProcessor,
     backbone_of,
@@ -155,8 +155,7 @@ def _set_up(self: Any, host: Host, cls: type[Editor], hparams: Any) -> None:
                 remedy="set it to the folder that image paths are relative to, or to null",
             )
     check_model_name(hparams.model_name)
-    if getattr(hparams, "archive", None):
-        check_archive(hparams.archive)
+    find_archive(hparams)
     self.device = resolve_device(getattr(hparams, "device", None))
     backbone = build_backbone(host, hparams)
     self.model, self.tok = backbone.model, tokenizer_for(backbone, hparams)

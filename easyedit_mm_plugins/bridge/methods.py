@@ -19,8 +19,9 @@ Without ``from_hparams`` the bridge uses ``from_pretrained(hparams.archive, back
 
 from __future__ import annotations
 
+import copy
 import logging
-import warnings
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,25 @@ LOG = logging.getLogger(__name__)
 _OWN = {"mscke", "serac", "unedited"}
 assert _builtin
 
-# The plugin's own methods, for those that do not declare it themselves.
-_DECLARED = {"mscke": ("MSCKE", "easyedit_mm_plugins.methods.mscke:MSCKETrainer")}
+
+@dataclass(frozen=True)
+class _Declared:
+    """What a method of the plugin's own would declare, without knowing EasyEdit."""
+
+    name: str | None = None
+    builder: str | None = None  # "module:function", called as (hparams, backbone)
+    trainer: str | None = None
+    saved: str = ""  # where below the trainer's folder the best editor lies
+
+
+_DECLARED = {
+    "mscke": _Declared(
+        "MSCKE",
+        "easyedit_mm_plugins.methods.mscke:editor_from_hparams",
+        "easyedit_mm_plugins.methods.mscke:MSCKETrainer",
+        "best",
+    )
+}
 
 
 def easyedit_methods() -> tuple[dict[str, type[Editor]], list[str]]:
@@ -59,7 +77,7 @@ def easyedit_methods() -> tuple[dict[str, type[Editor]], list[str]]:
             problems.append(f"method {name!r} does not import: {error}")
             LOG.warning(problems[-1])
             continue
-        alg = getattr(cls, "easyedit_name", None) or _declared(cls)[0]
+        alg = getattr(cls, "easyedit_name", None) or _declared(cls).name
         if not alg:
             continue
         if found.get(alg, cls) is not cls:
@@ -71,58 +89,55 @@ def easyedit_methods() -> tuple[dict[str, type[Editor]], list[str]]:
     return found, problems
 
 
-def build_editor(
-    cls: type[Editor], hparams: Any, backbone: Backbone, *, warn: bool = True
-) -> Editor:
+def build_editor(cls: type[Editor], hparams: Any, backbone: Backbone) -> Editor:
     """An editor of class ``cls`` without edits: trained from ``hparams.archive``, or untrained.
 
     Random weights of an untrained editor follow from ``hparams.seed``; the process's own random
     state is left alone.
 
-    Args:
-        warn: say so when the editor is untrained.
-
     Raises:
         CheckpointError: the archive is missing, broken, or for another backbone.
     """
-    archive = getattr(hparams, "archive", None)
-    if archive:
-        check_archive(archive)
-    elif warn and hasattr(cls, "from_pretrained"):
-        warnings.warn(
-            f"{cls.__name__}: hparams.archive is not set, so the editor is untrained and its "
-            "scores mean nothing; train one with MultimodalTrainer and set archive to its folder",
-            stacklevel=2,
-        )
+    archive = find_archive(hparams)
+    if archive != getattr(hparams, "archive", None):
+        hparams = copy.copy(hparams)
+        hparams.archive = archive
     with torch.random.fork_rng():
         torch.manual_seed(int(getattr(hparams, "seed", 0) or 0))
         if hasattr(cls, "from_hparams"):
             return cls.from_hparams(hparams, backbone)
+        builder = _declared(cls).builder
+        if builder:
+            return _resolve(builder)(hparams, backbone)
         if archive:
-            editor = cls.from_pretrained(archive, backbone)
-            _override_threshold(editor, hparams)
-            return editor
-        if hasattr(cls, "from_config"):
-            parts = (hparams.scope, hparams.counterfactual, hparams.threshold)
-            return cls.from_config(backbone, *parts)
+            return cls.from_pretrained(archive, backbone)
+        if hasattr(cls, "from_pretrained"):
+            LOG.warning(
+                "%s: archive is not set, so the editor is untrained and its answers mean nothing; "
+                "train one with MultimodalTrainer and set archive to its folder",
+                cls.__name__,
+            )
         return cls(backbone)
 
 
-def _override_threshold(editor: Editor, hparams: Any) -> None:
-    """A threshold that the hparams change from its default wins over the archive's."""
-    wanted = getattr(hparams, "threshold", None)
-    default = getattr(type(hparams), "threshold", None)  # a dataclass keeps defaults there
-    if wanted is not None and wanted != default and hasattr(editor, "threshold"):
-        editor.threshold = wanted
+def find_archive(hparams: Any) -> str | None:
+    """The folder of the trained editor that ``hparams.archive`` names, or a trainer's folder.
 
-
-def check_archive(archive: str | Path) -> None:
-    """Raise before long work if ``archive`` is not a folder."""
-    if not Path(archive).is_dir():
-        raise CheckpointError(
-            f"hparams.archive={archive} is not a folder",
-            remedy="give the folder that save_pretrained or MultimodalTrainer wrote, or null",
-        )
+    Raises:
+        CheckpointError: it is neither; raised before long work.
+    """
+    archive = getattr(hparams, "archive", None)
+    if not archive:
+        return None
+    for folder in (Path(archive), *(Path(archive) / d.saved for d in _DECLARED.values())):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    if Path(archive).is_dir():
+        return str(archive)  # a third party's, which may look different
+    raise CheckpointError(
+        f"hparams.archive={archive} is not a folder",
+        remedy="give the folder that save_pretrained or MultimodalTrainer wrote, or null",
+    )
 
 
 def trainer_class(cls: type[Editor]) -> Any:
@@ -131,18 +146,25 @@ def trainer_class(cls: type[Editor]) -> Any:
     Raises:
         BridgeError: it declares none.
     """
-    declared = getattr(cls, "easyedit_trainer", None) or _declared(cls)[1]
+    declared = getattr(cls, "easyedit_trainer", None) or _declared(cls).trainer
     if declared is None:
         raise BridgeError(
             f"{cls.__name__} declares no easyedit_trainer, so EasyEdit cannot train it",
             remedy="train it by its own means and set hparams.archive",
         )
-    if isinstance(declared, str):
-        module, _, attribute = declared.partition(":")
-        return getattr(import_module(module), attribute)
-    return declared
+    return _resolve(declared) if isinstance(declared, str) else declared
 
 
-def _declared(cls: type[Editor]) -> tuple[str | None, str | None]:
+def saved_in(cls: type[Editor], out_dir: str | Path) -> str:
+    """Where the trainer of ``cls`` leaves its best editor."""
+    return str(Path(out_dir) / _declared(cls).saved)
+
+
+def _resolve(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _declared(cls: type[Editor]) -> _Declared:
     own = cls.__module__.startswith(__package__.rpartition(".")[0] + ".")
-    return _DECLARED.get(cls.name, (None, None)) if own else (None, None)
+    return _DECLARED.get(getattr(cls, "name", ""), _Declared()) if own else _Declared()

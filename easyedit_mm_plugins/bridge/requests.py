@@ -229,6 +229,7 @@ class RecordView(Sequence[EditRecord]):
         if not len(dataset):
             raise DataError("the dataset is empty", remedy="check its file and size")
         self.dataset = dataset
+        self.files = _image_files(dataset)
         self[0]
 
     def __len__(self) -> int:
@@ -239,10 +240,37 @@ class RecordView(Sequence[EditRecord]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return record_from_item(self.dataset[index], index % len(self))
+        item, place = self.dataset[index], index % len(self)
+        return record_from_item({**item, **self.files[place]} if self.files else item, place)
 
     def __iter__(self) -> Iterator[EditRecord]:
         return (self[i] for i in range(len(self)))
+
+
+def _image_files(dataset: Any) -> list[dict[str, str]] | None:
+    """The image files behind each item of one of EasyEdit's datasets, or ``None``.
+
+    Its items hold pixels squeezed to 364 x 364; the files hold the whole picture, can be cached by
+    path, and need no memory. Items are matched with the annotations, some of which it leaves out.
+    """
+    records = iter(getattr(dataset, "annotation", None) or ())
+    items, found = getattr(dataset, "_data", None), []
+    if not isinstance(items, list):
+        return None
+    keys = {"prompt": "src", "target": "alt", "rephrase_prompt": "rephrase"}
+    keys |= {"locality_prompt": "loc", "multimodal_locality_prompt": "m_loc_q"}
+    roots = {
+        "image": (dataset.vis_root, "image"),
+        "image_rephrase": (dataset.rephrase_root, "image_rephrase"),
+        "multimodal_locality_image": (dataset.vis_root, "m_loc"),
+    }
+    for item in items:
+        same = (r for r in records if all(item.get(k) == r.get(v) for k, v in keys.items()))
+        record = next(same, None)
+        if record is None:
+            return None
+        found.append({k: str(Path(root) / record[v]) for k, (root, v) in roots.items()})
+    return found
 
 
 def templates_of(backbone: Backbone) -> tuple[str, ...]:

@@ -11,17 +11,19 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import BridgeError, UnknownNameError
+from ..files import write_json
 from ..methods.base import Editor
 from ..registry import did_you_mean
 from .edited import EditedModel
 from .host import Host
-from .methods import build_editor, check_archive, trainer_class
+from .methods import build_editor, find_archive, saved_in, trainer_class
 from .models import backbone_of, build_backbone, check_model_name, resolve_device
 from .requests import RecordView
 
@@ -70,13 +72,25 @@ def _delegate(name: str) -> Callable[[Host, Lookup], Make]:
 
 
 def _run(self: Any, trainer: Any) -> Any:
+    """Train; like EasyEdit's, writes the final validation to ``results_dir/results.json``."""
     result = trainer.run()
     self.global_iter = getattr(trainer, "step", self.global_iter)
+    if result:
+        write_json(Path(self.results_dir) / "results.json", {"results": result})
     return result
 
 
 def _validate(self: Any, trainer: Any, steps: int | None = None, log: bool = False) -> Any:
-    stats = trainer.validate() if steps is None else trainer.validate(steps)
+    """The method's validation, on at most ``steps`` records."""
+    settings = getattr(trainer, "hparams", None)
+    before = getattr(settings, "val_steps", None)
+    if steps is not None and hasattr(settings, "val_steps"):
+        settings.val_steps = steps
+    try:
+        stats = trainer.validate()
+    finally:
+        if hasattr(settings, "val_steps"):
+            settings.val_steps = before
     if log:
         LOG.info("validation: %s", stats)
     return stats
@@ -113,7 +127,7 @@ def trainable(cls: type[Editor]) -> Callable[..., EditedModel]:
     """The entry of ``ALG_TRAIN_DICT``, called as ``(model, config, model_constructor)``."""
 
     def make(model: nn.Module, config: Any, model_constructor: Any = None) -> EditedModel:
-        return EditedModel(build_editor(cls, config, backbone_of(model), warn=False), [])
+        return EditedModel(build_editor(cls, config, backbone_of(model)), [])
 
     make.__name__ = cls.__name__
     return make
@@ -123,25 +137,24 @@ def _set_up(
     self: Any, host: Host, cls: type[Editor], config: Any, train_set: Any, val_set: Any
 ) -> None:
     check_model_name(config.model_name)
-    if getattr(config, "archive", None):
-        check_archive(config.archive)
+    find_archive(config)
     make_trainer = trainer_class(cls)
     train, val = RecordView(train_set), RecordView(val_set)
     resolve_device(getattr(config, "device", None))
     backbone = build_backbone(host, config)
-    editor = build_editor(cls, config, backbone, warn=False)
+    editor = build_editor(cls, config, backbone)
     self.config, self.train_set, self.val_set = config, train_set, val_set
     self.backbone, self.editor = backbone, editor
     self.model, self.original_model = EditedModel(editor, []), backbone.model
     self.archive = self.lr_opt = None
     self.global_iter = 0
     self.start_time = time.strftime("%d/%m/%Y-%H:%M:%S")
-    results = getattr(config, "results_dir", None) or "./results"
-    # EasyEdit's path; a folder here, and what hparams.archive takes afterwards.
-    self.save_path = os.path.join(results, "models", config.alg, backbone.name.split("/")[-1])
+    self.results_dir = results = getattr(config, "results_dir", None) or "./results"
+    out_dir = os.path.join(results, config.alg, backbone.name.replace("/", "_"))
+    self.save_path = saved_in(cls, out_dir)  # what hparams.archive takes afterwards
     size = getattr(config, "batch_size", 1)
     self.train_loader = DataLoader(train, batch_size=size, shuffle=True, collate_fn=list)
     val_size = getattr(config, "val_batch_size", 1)
     self.val_loader = DataLoader(val, batch_size=val_size, collate_fn=list)
-    self.method_trainer = make_trainer(editor, train, val, config, self.save_path)
+    self.method_trainer = make_trainer(editor, train, val, config, out_dir)
     self.opt = getattr(self.method_trainer, "optimizer", None)
