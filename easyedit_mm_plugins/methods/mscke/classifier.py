@@ -1,0 +1,146 @@
+"""The multimodal scope classifier f_cls (MSCKE section 3.3, eq. 4-8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...data import ImageLike, Question
+from ...errors import CheckpointError
+from ...files import digest, write_json
+from .checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from .config import ScopeConfig, build
+from .encoder import ClipEncoder, encoder_from_description, load_encoder
+from .fusion import FUSIONS
+from .similarity import SIMILARITIES
+
+
+def edit_text(edit: Question) -> str:
+    """What E_t reads of an edit: question and answer, (t_e, y_e) of eq. 4."""
+    return f"{edit.text} {edit.answer}".strip()
+
+
+class ScopeClassifier(nn.Module):
+    """Features z of edits and queries, and their similarity rho.
+
+    A row's feature depends on its own text and image alone: not on the batch it is computed in,
+    not on the edits in memory.
+
+    Args:
+        encoder: E and A of eq. 4-5.
+        config: fusion and similarity by name, see :class:`ScopeConfig`.
+
+    Raises:
+        UnknownNameError: an unknown fusion or similarity.
+    """
+
+    def __init__(self, encoder: ClipEncoder, config: ScopeConfig) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        self.fusion: nn.Module = FUSIONS.get(config.fusion)(encoder.width, config.dim, config.heads)
+        self.compare: nn.Module = SIMILARITIES.get(config.similarity)()
+        # Stands in for the regions of an absent image (section 3.3: "image input to null").
+        self.null = nn.Parameter(torch.randn(encoder.width) * 0.02)
+
+    @classmethod
+    def from_config(cls, config: ScopeConfig) -> ScopeClassifier:
+        """A classifier whose fusion is untrained, on the encoder that ``config`` names."""
+        return cls(load_encoder(config.encoder, config.pretrained, config.resize), config)
+
+    def regions(self, images: Sequence[ImageLike]) -> tuple[Tensor, Tensor]:
+        """Regions ``[B, R, D]`` and their mask ``[B, R]``; each distinct image is encoded once.
+
+        ``None`` gives the null token as the only region.
+
+        Raises:
+            DataError: an image is missing or cannot be read.
+        """
+        places: dict[object, int] = {}
+        distinct: list[ImageLike] = []
+        index = []
+        for image in images:
+            if image is None:
+                index.append(-1)
+                continue
+            key = str(image) if isinstance(image, (str, Path)) else id(image)
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append(image)
+            index.append(places[key])
+        device = self.null.device
+        if distinct:
+            pixels = torch.stack([self.encoder.pixels(image) for image in distinct]).to(device)
+            seen = self.encoder.regions(pixels)
+        else:
+            seen = self.null.new_zeros(0, 1, self.encoder.width)
+        null = torch.zeros_like(self.null).expand(1, seen.shape[1], -1).clone()
+        null[0, 0] = self.null
+        seen = torch.cat([seen, null.to(seen.dtype)])
+        mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=device)
+        mask[-1, 1:] = False
+        at = torch.tensor(index, device=device) % len(seen)  # -1 is the null image, the last
+        return seen[at], mask[at]
+
+    def encode(self, texts: Sequence[str], images: Sequence[ImageLike]) -> Tensor:
+        """Fused features ``z [B, Z]`` of texts with their images (eq. 4-7); ``None``: no image.
+
+        Raises:
+            DataError: an image is missing or cannot be read.
+        """
+        if not texts:
+            return self.null.new_zeros(0, self.config.dim)
+        pooled, tokens, token_mask = self.encoder.text(self.encoder.tokens(texts))
+        regions, region_mask = self.regions(images)
+        return self.fusion(pooled, tokens, token_mask, regions, region_mask)
+
+    def encode_edits(self, edits: Sequence[Question]) -> Tensor:
+        """z_e ``[N, Z]`` from each edit's image, question and answer (eq. 4, 6)."""
+        return self.encode([edit_text(e) for e in edits], [e.image for e in edits])
+
+    def encode_queries(self, queries: Sequence[Question]) -> Tensor:
+        """z_test ``[B, Z]`` from each query's image and bare question (eq. 5, 7)."""
+        return self.encode([q.text for q in queries], [q.image for q in queries])
+
+    def log_similarity(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
+        """log rho and log(1 - rho), both ``[B, N]``, for the loss of eq. 11."""
+        return self.compare(z_t, z_e)
+
+    def similarity(self, z_t: Tensor, z_e: Tensor) -> Tensor:
+        """rho ``[B, N]`` of queries ``z_t [B, Z]`` and edits ``z_e [N, Z]`` (eq. 8)."""
+        return self.compare(z_t, z_e)[0].exp()
+
+    def fingerprint(self) -> str:
+        """A hash of the architecture and of the weights: equal keys, comparable features."""
+        sums = {name: round(float(t.double().sum()), 6) for name, t in self.state_dict().items()}
+        return digest([asdict(self.config), sums])
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write ``config.json`` and ``model.safetensors``; nothing else is needed to load them."""
+        folder = Path(folder)
+        save_tensors(folder / "model.safetensors", self.state_dict(), half=half)
+        described = {"scope": asdict(self.config), "encoder": self.encoder.description()}
+        write_json(folder / "config.json", described)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ScopeClassifier:
+        """A classifier saved by :meth:`save_pretrained`; downloads nothing.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or does not fit the other.
+        """
+        folder = Path(folder)
+        described = read_config(folder / "config.json", ("scope", "encoder"))
+        try:
+            config = build(ScopeConfig, described["scope"], str(folder / "config.json"))
+            model = cls(encoder_from_description(described["encoder"]), config)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / 'config.json'} does not describe a scope classifier: {error}",
+                remedy=AGAIN,
+            ) from error
+        load_tensors(model, folder / "model.safetensors")
+        return model.eval()

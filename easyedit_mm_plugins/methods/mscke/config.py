@@ -1,0 +1,302 @@
+"""MSCKE's hyperparameters, in EasyEdit's own form, each documented once with where it comes from.
+
+"Paper" is MSCKE (Zeng et al.), "released" the value in the authors' release. A key that is missing
+or unknown is an error that names the nearest key: a misspelt setting must not pass in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+
+from ...errors import ConfigError
+from ...registry import did_you_mean
+
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def build(cls: type[Any], values: dict[str, Any], where: str) -> Any:
+    """An instance of the dataclass ``cls`` from a mapping, refusing unknown and missing keys.
+
+    Raises:
+        ConfigError: naming ``where``, the key and, for an unknown one, the nearest known key.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: must be a mapping of settings, not {values!r}")
+    known = {f.name: f for f in fields(cls) if f.init}
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; {did_you_mean(str(key), list(known))}"
+            )
+    required = (
+        n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING
+    )
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ConfigError(f"{where}: missing key {', '.join(missing)}", remedy="add it to the file")
+    return cls(**values)
+
+
+def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The mapping in a YAML file, whose name may lack ``.yaml`` as EasyEdit allows.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a mapping.
+    """
+    path = Path(path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = path.with_name(path.name + ".yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"hparams file {path} does not exist; {did_you_mean(path.stem, near)}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"hparams file {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"hparams file {path} is not a mapping of settings")
+    # YAML 1.1 reads 1e-5 as text; EasyEdit's files are full of such numbers.
+    return path, {key: _number(value) for key, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
+
+
+def check_unit(value: Any, name: str) -> float:
+    """``value`` as a float in [0, 1].
+
+    Raises:
+        ConfigError: it is not a number, or lies outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(
+            f"{name} is {value!r}, not a number from 0 to 1",
+            remedy="a query is in scope when its similarity is at least the threshold; "
+            "the paper uses 0.5",
+        )
+    return float(value)
+
+
+@dataclass
+class ScopeConfig:
+    """The multimodal scope classifier (paper section 3.3).
+
+    Attributes:
+        encoder: E_i and E_t of eq. 4-5: an ``open_clip`` name (released: ViT-L-14; paper table 2:
+            ViT-B-32 and ViT-L-14), or a folder with a small one, or ``scenes-clip``.
+        pretrained: ``open_clip``'s weights tag, such as ``openai``; ``null`` for random weights and
+            for folders, which hold theirs.
+        fusion: eq. 6-7. ``dot-attention``: the text attends to the image's regions (paper);
+            ``cross-attention``, ``concat``, ``text`` for the ablations of table 2 and figure 4.
+        similarity: eq. 8. ``exp-squared-distance`` is exp(-|z_e - z_t|^2) (released), ``cosine`` a
+            learned scale and bias on the cosine, then a sigmoid.
+        dim: width of the fused feature z.
+        heads: how many text vectors attend to the regions; the paper's dot product is 1.
+        resize: ``squash`` shows the encoder the whole picture, ``crop`` its square centre, as CLIP
+            was trained: an entity at the border would be lost.
+    """
+
+    encoder: str = "ViT-B-32"
+    pretrained: str | None = "openai"
+    fusion: str = "dot-attention"
+    similarity: str = "exp-squared-distance"
+    dim: int = 256
+    heads: int = 1
+    resize: str = "squash"
+
+    def __post_init__(self) -> None:
+        if self.resize not in ("squash", "crop"):
+            raise ConfigError(f"scope.resize is {self.resize!r}; known: squash, crop")
+        for name in ("dim", "heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"scope.{name} is {value!r}, not a whole number above 0")
+
+
+@dataclass
+class CounterfactualConfig:
+    """The counterfactual model f_cfr (paper section 3.2, eq. 3).
+
+    Attributes:
+        kind: which implementation; ``small-lm`` is the trainable small language model here.
+        lm: Hugging Face name or folder of a causal language model with the base model's vocabulary
+            (released for BLIP-2: facebook/opt-125m), or a mapping that is its configuration, to be
+            built with random weights.
+        drop_image: probability in training of hiding the image, so that the edit's own words are
+            not overruled by what the picture shows. Ours; the release has none.
+    """
+
+    kind: str = "small-lm"
+    lm: str | dict[str, Any] = "facebook/opt-125m"
+    drop_image: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_unit(self.drop_image, "counterfactual.drop_image")
+
+
+@dataclass
+class _Common:
+    """What editing and training files share. EasyEdit's loaders read many of these by name."""
+
+    model_name: str  # EasyEdit: backbone ("blip2", "minigpt4"); or an embedded or HF one
+    name: str | None = None  # EasyEdit: folder or hub name of the base model's weights
+    device: int | str = "cpu"  # a CUDA index, "cuda:0" or "cpu"
+    dtype: str | None = None  # "float32", "bfloat16", "float16"; null: as the weights are
+    model_class: str | None = None  # EasyEdit: class of the base model
+    tokenizer_class: str | None = None  # EasyEdit
+    tokenizer_name: str | None = None  # EasyEdit
+    qformer_checkpoint: str | None = None  # EasyEdit: BLIP-2's Q-Former weights
+    qformer_name_or_path: str | None = None  # EasyEdit: the Q-Former's BERT
+    state_dict_file: str | None = None  # EasyEdit: EVA ViT-g weights
+    pretrained_ckpt: str | None = None  # EasyEdit: MiniGPT-4's projection
+    freeze_qformer: bool = True  # EasyEdit
+    model_parallel: bool = False  # EasyEdit
+    half: bool = False  # EasyEdit
+    max_length: int = 32  # EasyEdit: longest target in tokens
+    exact_match: bool = False  # EasyEdit's metric switch; the release ignores it
+    coco_image: str | None = None  # EasyEdit: image root of the records
+    rephrase_image: str | None = None  # EasyEdit: image root of rephrased images
+    archive: str | None = None  # folder of a trained editor; null: the shipped one, or untrained
+    threshold: float = 0.5  # rho >= threshold is in scope (paper: 0.5)
+    scope: ScopeConfig = field(default_factory=ScopeConfig)
+    counterfactual: CounterfactualConfig = field(default_factory=CounterfactualConfig)
+    seed: int = 0  # released: 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scope, dict):
+            self.scope = build(ScopeConfig, self.scope, "scope")
+        if isinstance(self.counterfactual, dict):
+            self.counterfactual = build(CounterfactualConfig, self.counterfactual, "counterfactual")
+        self.threshold = check_unit(self.threshold, "threshold")
+
+    _name_key: ClassVar[str] = "alg_name"
+
+    @classmethod
+    def from_hparams(cls, hparams_name_or_path: str | Path) -> Self:
+        """Read a YAML file, with or without ``.yaml`` in the name, as EasyEdit's classes do.
+
+        Raises:
+            ConfigError: a missing file, an unknown or missing key, or another method's file.
+        """
+        path, values = read_yaml(hparams_name_or_path)
+        for key in ("alg_name", "alg"):
+            if key in values and values[key] != "MSCKE":
+                raise ConfigError(
+                    f"{path}: is for {values[key]}, not for MSCKE",
+                    remedy=f"use that method's class, or a file with {cls._name_key}: MSCKE",
+                )
+        if cls._name_key not in values:
+            raise ConfigError(f"{path}: missing key {cls._name_key}")
+        return build(cls, values, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values (EasyEdit's classes have this method)."""
+        return asdict(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass
+class MSCKEHyperParams(_Common):
+    """Editing with MSCKE: ``MultimodalEditor.from_hparams(MSCKEHyperParams.from_hparams(...))``.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    alg_name: str = "MSCKE"
+    batch_size: int = 1  # EasyEdit: requests at a time
+
+    _name_key: ClassVar[str] = "alg_name"
+
+
+@dataclass
+class MSCKETrainingHyperParams(_Common):
+    """Training MSCKE's two parts, by :class:`MSCKETrainer` or EasyEdit's ``MultimodalTrainer``.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    alg: str = "MSCKE"
+    alg_name: str = "MSCKE"
+    train: str = "both"  # "scope", "counterfactual", or both in one run (paper: both)
+    opt: str = "Adam"  # released: Adam; or AdamW
+    lr: float = 1e-5  # released: 1e-5
+    cfr_lr: float | None = None  # the counterfactual model's own rate; null: lr
+    encoder_lr_scale: float = 1.0  # share of lr for E_i and E_t; 0 freezes them
+    weight_decay: float = 0.0
+    schedule: str = "constant"  # released: constant; or cosine, to a tenth
+    warmup: int = 0  # steps of linear warm-up
+    batch_size: int = 1  # released: 1
+    accumulate_bs: int = 1  # released: 1; batches per optimiser step
+    grad_clip: float = 100.0  # released: 100
+    max_iters: int | None = None  # released: 50,000 batches (BLIP-2), 20,000 (MiniGPT-4)
+    max_epochs: int | None = None  # EasyEdit: instead of max_iters
+    cls_loss: float = 1.0  # BCE on edit, rephrase (1) and text locality (0); released: 1.0
+    igen_loss: float = 1.0  # BCE on in-scope questions (1), eq. 9; released: 1
+    iloc_loss: float = 1.0  # BCE on out-of-scope questions (0), eq. 10; released: 1
+    batch_negatives: float = 0.0  # BCE on other records' edits (0); ours, the release has none
+    cedit: float = 0.1  # nll on the edit and its rephrase; released: 0.1
+    iedit: float = 0.1  # nll on in-scope questions; released: as cedit
+    scope_questions: int = 1  # in-scope (and as many out-of-scope) questions drawn per record
+    val_batch_size: int = 1
+    val_interval: int = 5000  # released: 5,000 (BLIP-2: 2,000 in the training file)
+    val_steps: int | None = None  # at most so many records in a validation; null: all
+    log_interval: int = 200  # released: 200
+    model_save_pt: int = 1000  # EasyEdit: steps between checkpoints to resume from
+    early_stop_patience: int = 30000  # steps without a better value; released: 30,000
+    early_stop_key: str = "loss/total_val"  # a value that validation reports, lower is better
+    results_dir: str = "./results"
+    eval_only: bool = False
+    final_eval: bool = True  # validate the best checkpoint at the end
+    save: bool = True
+    silent: bool = False  # EasyEdit
+    debug: bool = False  # EasyEdit
+    feature_cache: int = 20000  # images whose frozen base features are kept; 0: none
+
+    _name_key: ClassVar[str] = "alg"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice(self.train, "train", ("scope", "counterfactual", "both"))
+        _choice(self.opt, "opt", ("Adam", "AdamW"))
+        _choice(self.schedule, "schedule", ("constant", "cosine"))
+        for name in ("batch_size", "accumulate_bs", "val_batch_size", "scope_questions"):
+            _at_least(getattr(self, name), name, 1, whole=True)
+        for name in ("val_interval", "log_interval", "model_save_pt", "early_stop_patience"):
+            _at_least(getattr(self, name), name, 1, whole=True)
+        for name in ("cls_loss", "igen_loss", "iloc_loss", "batch_negatives", "cedit", "iedit"):
+            _at_least(getattr(self, name), name, 0)
+        for name in ("lr", "grad_clip", "weight_decay", "encoder_lr_scale", "warmup"):
+            _at_least(getattr(self, name), name, 0)
+        for name in ("max_iters", "max_epochs"):
+            if getattr(self, name) is not None:
+                _at_least(getattr(self, name), name, 1, whole=True)
+        if (self.max_iters is None) == (self.max_epochs is None):
+            raise ConfigError("give one of max_iters and max_epochs")
+
+
+def _choice(value: Any, name: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), list(known))}")
+
+
+def _at_least(value: Any, name: str, low: float, *, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int,) if whole else (int, float)):
+        raise ConfigError(f"{name} is {value!r}, not a {'whole ' if whole else ''}number")
+    if not value >= low:
+        raise ConfigError(f"{name} is {value}, must be at least {low}")

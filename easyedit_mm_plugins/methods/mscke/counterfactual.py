@@ -1,0 +1,300 @@
+"""The counterfactual model f_cfr(t_e, y_e, i_test, t_test) of MSCKE eq. 3.
+
+:class:`Counterfactual` is all that the editor knows of it, so that other editing methods can take
+its place ("employ alternative editing methods", section 3.2): register a class in
+``COUNTERFACTUALS`` and name it as ``counterfactual.kind``. :class:`SmallLM` is the trainable model.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones.base import Backbone
+from ...backbones.splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
+from ...data import Question
+from ...errors import BackboneError, CheckpointError, ConfigError, DataError
+from ...files import write_json
+from ...registry import Registry
+from .checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
+from .config import CounterfactualConfig, build
+
+LOG = logging.getLogger(__name__)
+COUNTERFACTUALS = Registry("counterfactual model")
+
+
+class Counterfactual(ABC):
+    """Answers queries that are in the scope of an edit.
+
+    Each call takes as many edits as queries: row i of the queries is in the scope of edit i. A
+    row's answer depends on its own edit and query alone.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def generate(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        *,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answers as text; greedy unless ``kwargs`` say otherwise."""
+
+    @abstractmethod
+    def answer_logits(self, edits: Sequence[Question], queries: Sequence[Question]) -> list[Tensor]:
+        """Teacher-forced logits ``[n_i, vocab]`` over each query's ``answer``, in the base's
+        vocabulary."""
+
+    def prepare(self, edit: Question) -> None:  # noqa: B027 - a hook, most have no use for it
+        """``edit`` comes into force. For methods that work per edit; nothing by default."""
+
+    def release(self, edit: Question) -> None:  # noqa: B027
+        """``edit`` is taken back: forget what :meth:`prepare` made."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What belongs beside a result."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write the model into ``folder``."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """A model saved by :meth:`save_pretrained`."""
+
+
+@COUNTERFACTUALS.register("small-lm")
+class SmallLM(nn.Module, Counterfactual):
+    """A small trainable causal language model with the base model's vocabulary and eyes.
+
+    One row reads ``<s> {t_e} {y_e} </s> [image V] Question: {t_test} Short answer:``, where the
+    image is the base model's own embedding through a linear map, and start, end and template are
+    the base model's. Without an image the row is ``<s> {t_e} {y_e} </s> {t_test}``.
+
+    Args:
+        backbone: the frozen base model; not a submodule, never changed.
+        lm: a Hugging Face causal language model.
+        config: see :class:`CounterfactualConfig`.
+
+    Raises:
+        BackboneError: the vocabularies differ.
+    """
+
+    kind = "small-lm"
+
+    def __init__(self, backbone: Backbone, lm: nn.Module, config: CounterfactualConfig) -> None:
+        super().__init__()
+        self.backbone, self.config = backbone, config
+        self.lm = lm
+        size = lm.get_output_embeddings().weight.shape[0]
+        if size < len(backbone.tokenizer):
+            raise BackboneError(
+                f"the counterfactual model has {size} tokens, {backbone.name}'s tokenizer "
+                f"{len(backbone.tokenizer)}",
+                remedy="choose counterfactual.lm from the base model's family (BLIP-2 OPT: "
+                "facebook/opt-125m), or give a configuration with that vocab_size",
+            )
+        self.vision = nn.Linear(backbone.hidden_size, lm.get_input_embeddings().weight.shape[1])
+
+    @classmethod
+    def from_config(cls, backbone: Backbone, config: CounterfactualConfig) -> Self:
+        """By Hugging Face name, or with random weights from a configuration mapping.
+
+        A mapping gets the base model's vocabulary size unless it names one.
+
+        Raises:
+            ConfigError: the mapping is no configuration of a causal language model.
+            BackboneError: the named model cannot be loaded.
+        """
+        import transformers
+
+        if isinstance(config.lm, dict):
+            tokens = backbone.tokenizer
+            given = {
+                "vocab_size": max(backbone.vocab_size, len(tokens)),
+                "bos_token_id": tokens.bos_token_id,
+                "eos_token_id": backbone.stop_token_id,
+                "pad_token_id": tokens.pad_token_id,
+                **config.lm,
+            }
+            return cls(backbone, _new_lm(given), config)
+        try:
+            lm = transformers.AutoModelForCausalLM.from_pretrained(config.lm)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(
+                f"the counterfactual model {config.lm!r} cannot be loaded: {error}",
+                remedy="give counterfactual.lm a model folder, a name the hub can serve, or a "
+                "configuration to train from random weights",
+            ) from error
+        return cls(backbone, lm.float(), config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vision.weight.device
+
+    def rows(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        *,
+        with_answers: bool = False,
+        stop: bool = False,
+        hidden: Sequence[bool] | None = None,
+    ) -> list[Row]:
+        """One :class:`Row` a pair; ``stop`` adds the end token to the answer, as training needs.
+
+        ``hidden`` marks rows whose image is left out of the sequence (their prompt stays).
+        """
+        base = self.backbone
+        seen = [q.image is not None and not (hidden and hidden[i]) for i, q in enumerate(queries)]
+        pictured = [i for i, s in enumerate(seen) if s]
+        features: dict[int, Tensor] = {}
+        if pictured:
+            encoded = base.image_features([queries[i].image for i in pictured])
+            projected = self.vision(encoded.to(self.vision.weight))
+            features = dict(zip(pictured, projected, strict=True))
+        out = []
+        for i, (edit, query) in enumerate(zip(edits, queries, strict=True)):
+            if not query.text.strip():
+                raise DataError("a question is empty", record=i, field="prompt")
+            fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
+            prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
+            segments: list[Segment] = [[*fact, base.stop_token_id]]
+            if i in features:
+                segments.append(features[i])
+            segments.append(base.token_ids(prompt, special=False))
+            answer = base.answer_ids(query.answer) if with_answers else []
+            out.append(Row(segments, [*answer, base.stop_token_id] if stop else answer))
+        return out
+
+    def _batch(self, rows: list[Row], room: int = 0) -> Batch:
+        batch = assemble(rows, self.lm.get_input_embeddings())
+        limit = getattr(self.lm.config, "max_position_embeddings", None)
+        if limit is not None and batch.inputs_embeds.shape[1] + room > limit:
+            raise DataError(
+                f"an edit with a query takes {batch.inputs_embeds.shape[1] + room} positions, the "
+                f"counterfactual model has {limit}",
+                remedy="shorten the edit or the question",
+            )
+        return batch
+
+    def answer_logits(self, edits: Sequence[Question], queries: Sequence[Question]) -> list[Tensor]:
+        """See :class:`Counterfactual`; differentiable. Ids past the base's vocabulary are cut."""
+        rows = self.rows(edits, queries, with_answers=True)
+        logits = answer_logits(self.lm, self._batch(rows))
+        return [row[:, : self.backbone.vocab_size] for row in logits]
+
+    def nll(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        hidden: Sequence[bool] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean negative log likelihood of each answer and its end, and whether greedy decoding
+        would give just that answer: ``[B]`` and bool ``[B]``."""
+        rows = self.rows(edits, queries, with_answers=True, stop=True, hidden=hidden)
+        logits = answer_logits(self.lm, self._batch(rows))
+        lengths = torch.tensor([len(r.answer) for r in rows], device=self.device)
+        targets = torch.tensor([t for r in rows for t in r.answer], device=self.device)
+        every = torch.cat(logits).float()
+        row_of = torch.repeat_interleave(lengths)
+        losses = nn.functional.cross_entropy(every, targets, reduction="none")
+        total = losses.new_zeros(len(rows)).index_add(0, row_of, losses)
+        wrong = (every.argmax(-1) != targets).long()
+        misses = wrong.new_zeros(len(rows)).index_add(0, row_of, wrong)
+        return total / lengths, misses == 0
+
+    @torch.no_grad()
+    def generate(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        *,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[str]:
+        """See :class:`Counterfactual`."""
+        if not queries:
+            return []
+        base = self.backbone
+        pad = base.tokenizer.pad_token_id
+        ids = generate_ids(
+            self.lm,
+            self._batch(self.rows(edits, queries), max_new_tokens),
+            eos_token_id=base.stop_token_id,
+            pad_token_id=base.stop_token_id if pad is None else pad,
+            max_new_tokens=max_new_tokens,
+            **kwargs,
+        )
+        return base.decode(ids)
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, architecture and size."""
+        size = sum(p.numel() for p in self.parameters())
+        return {"kind": self.kind, "lm": self.lm.config.model_type, "parameters": size}
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write ``config.json`` and ``model.safetensors``."""
+        folder = Path(folder)
+        tied = tied_names(self)
+        tensors = {n: t for n, t in self.state_dict().items() if n not in tied}
+        save_tensors(folder / "model.safetensors", tensors, half=half)
+        described = {"counterfactual": asdict(self.config), "lm": self.lm.config.to_diff_dict()}
+        write_json(folder / "config.json", described)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """A model saved by :meth:`save_pretrained`, for the same backbone; downloads nothing.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or does not fit the other.
+        """
+        folder = Path(folder)
+        described = read_config(folder / "config.json", ("counterfactual", "lm"))
+        where = str(folder / "config.json")
+        try:
+            config = build(CounterfactualConfig, described["counterfactual"], where)
+            model = cls(backbone, _new_lm(described["lm"]), config)
+        except ConfigError as error:
+            raise CheckpointError(f"{where} is of no use: {error}", remedy=AGAIN) from error
+        load_tensors(model, folder / "model.safetensors", tied_names(model))
+        return model.eval()
+
+
+def _new_lm(values: dict[str, Any]) -> nn.Module:
+    import transformers
+
+    values = dict(values)
+    kind = values.pop("model_type", None)
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ConfigError(
+            f"counterfactual.lm has model_type {kind!r}", remedy="give a known one, such as opt"
+        )
+    try:
+        return transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(kind, **values)
+        ).float()
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"counterfactual.lm is no causal language model: {error}") from error
+
+
+def new_counterfactual(backbone: Backbone, config: CounterfactualConfig) -> Counterfactual:
+    """An untrained counterfactual model of the kind that ``config`` names.
+
+    Raises:
+        UnknownNameError: no such kind.
+    """
+    return COUNTERFACTUALS.get(config.kind).from_config(backbone, config)

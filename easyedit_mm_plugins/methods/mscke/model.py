@@ -1,0 +1,283 @@
+"""MSCKE as an editor: memory, scope classifier, base and counterfactual model (eq. 1-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from ... import __version__
+from ...backbones.base import Backbone
+from ...data import Question
+from ...errors import CheckpointError, ConfigError
+from ...files import write_json
+from ..base import Answer, Editor, Forced, Visible, force_with_base
+from .checkpoint import AGAIN, read_config
+from .classifier import ScopeClassifier
+from .config import CounterfactualConfig, ScopeConfig, check_unit
+from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
+from .memory import EditMemory, Hit
+
+FORMAT = 1
+
+
+class MSCKE(Editor):
+    """Edits a frozen vision-language model from outside.
+
+    A query whose similarity rho to its nearest edit reaches the threshold is answered by the
+    counterfactual model from that edit, any other by the base model's own path (eq. 3).
+
+    Args:
+        backbone: the base model f_base; never changed.
+        scope: the scope classifier f_cls.
+        counterfactual: the counterfactual model f_cfr.
+        threshold: in [0, 1]; the paper's is 0.5.
+
+    Raises:
+        ConfigError: the threshold is out of range.
+    """
+
+    name: ClassVar[str] = "mscke"
+    isolates_rows: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        scope: ScopeClassifier,
+        counterfactual: Counterfactual,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__(backbone)
+        self.scope = scope.eval()
+        self.counterfactual = counterfactual
+        if isinstance(counterfactual, torch.nn.Module):
+            counterfactual.eval()
+        self.threshold = threshold
+        self.memory = EditMemory(scope.config.dim, scope.null.device)
+
+    @classmethod
+    def from_config(
+        cls,
+        backbone: Backbone,
+        scope: ScopeConfig,
+        counterfactual: CounterfactualConfig,
+        threshold: float = 0.5,
+        device: str | torch.device | None = None,
+    ) -> Self:
+        """An untrained editor, ready for :class:`MSCKETrainer`."""
+        device = device or backbone.device
+        classifier = ScopeClassifier.from_config(scope).to(device)
+        model = new_counterfactual(backbone, counterfactual)
+        if isinstance(model, torch.nn.Module):
+            model.to(device)
+        return cls(backbone, classifier, model, threshold)
+
+    @property
+    def threshold(self) -> float:
+        """rho at or above it is in scope."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = check_unit(value, "threshold")
+
+    # Edits ------------------------------------------------------------------------------------
+
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force, by id, in the order they came."""
+        return self.memory.edits
+
+    @torch.no_grad()
+    def add(self, edits: Sequence[Question]) -> list[str]:
+        """Encode each edit once (eq. 4, 6) and put it into the memory.
+
+        Raises:
+            DataError: an edit has no question or no answer, or its image cannot be read; no edit
+                of the call is then in force.
+        """
+        edits = list(edits)
+        self.check_edits(edits)
+        features = self.scope.eval().encode_edits(edits)
+        for edit in edits:
+            self.counterfactual.prepare(edit)
+        return self.memory.add(edits, features)
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Take edits back.
+
+        Raises:
+            KeyError: an id is not in force; nothing is removed then.
+        """
+        for edit in self.memory.remove(ids):
+            self.counterfactual.release(edit)
+
+    # Queries ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
+        """The nearest edit k* and its rho for each question (eq. 1-2), threshold not applied."""
+        if not len(self.memory) or not questions:
+            return [Hit(None, 0.0)] * len(questions)
+        queries = self.scope.eval().encode_queries(questions)
+        return self.memory.lookup(queries, self.scope.similarity, visible)
+
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        visible: Visible = None,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[Answer]:
+        """Answers under the edits in force, each row by its own route; greedy by default."""
+        hits = self.route(questions, visible=visible)
+        inside, outside = self._split(hits)
+        answers: dict[int, Answer] = {}
+        if outside:
+            texts = self.backbone.generate(
+                [questions[i] for i in outside], max_new_tokens=max_new_tokens, **kwargs
+            )
+            for i, text in zip(outside, texts, strict=True):
+                answers[i] = Answer(text, None, self._score(hits[i]))
+        if inside:
+            texts = self.counterfactual.generate(
+                [self.memory[hits[i].id] for i in inside],
+                [questions[i] for i in inside],
+                max_new_tokens=max_new_tokens,
+                **kwargs,
+            )
+            for i, text in zip(inside, texts, strict=True):
+                answers[i] = Answer(text, hits[i].id, hits[i].score)
+        return [answers[i] for i in range(len(questions))]
+
+    @torch.no_grad()
+    def force(
+        self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
+    ) -> list[Forced]:
+        """Teacher-forced predictions, routed as in :meth:`generate`: the answer never decides."""
+        hits = self.route(questions, visible=visible)
+        inside, outside = self._split(hits)
+        forced: dict[int, Forced] = {}
+        if outside:
+            rows = force_with_base(self.backbone, [questions[i] for i in outside], top_k)
+            for i, row in zip(outside, rows, strict=True):
+                forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
+        if inside:
+            logits = self.counterfactual.answer_logits(
+                [self.memory[hits[i].id] for i in inside], [questions[i] for i in inside]
+            )
+            for i, row in zip(inside, logits, strict=True):
+                ids = self.backbone.answer_ids(questions[i].answer)
+                top = row.topk(top_k, dim=-1).indices.cpu()
+                forced[i] = Forced(ids, top, hits[i].id, hits[i].score)
+        return [forced[i] for i in range(len(questions))]
+
+    def _split(self, hits: Sequence[Hit]) -> tuple[list[int], list[int]]:
+        inside = [i for i, h in enumerate(hits) if h.id is not None and h.score >= self.threshold]
+        taken = set(inside)
+        return inside, [i for i in range(len(hits)) if i not in taken]
+
+    @staticmethod
+    def _score(hit: Hit) -> float | None:
+        return None if hit.id is None else hit.score
+
+    def describe(self) -> dict[str, Any]:
+        """Threshold, fusion, similarity, encoder and counterfactual model."""
+        return {
+            "threshold": self.threshold,
+            "encoder": self.scope.config.encoder,
+            "fusion": self.scope.config.fusion,
+            "similarity": self.scope.config.similarity,
+            "counterfactual": self.counterfactual.describe(),
+        }
+
+    # On disk ----------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write the trained parts: ``scope/``, ``counterfactual/`` and ``config.json``, last.
+
+        Args:
+            folder: made if absent.
+            half: store weights as fp16 (they are used as fp32); ``False`` keeps every bit.
+        """
+        folder = Path(folder)
+        self.scope.save_pretrained(folder / "scope", half=half)
+        self.counterfactual.save_pretrained(folder / "counterfactual", half=half)
+        write_json(
+            folder / "config.json",
+            {
+                "format": FORMAT,
+                "method": self.name,
+                "version": __version__,
+                "backbone": {
+                    "name": self.backbone.name,
+                    "fingerprint": self.backbone.fingerprint(),
+                },
+                "threshold": self.threshold,
+                "counterfactual": self.counterfactual.kind,
+            },
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
+
+        Raises:
+            CheckpointError: something is missing or damaged, or the editor is for another
+                backbone; the message names both.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
+        needed = ("format", "method", "backbone", "threshold", "counterfactual")
+        config = read_config(folder / "config.json", needed)
+        if config["method"] != cls.name:
+            raise CheckpointError(
+                f"{folder} holds a {config['method']} editor, not {cls.name}",
+                remedy=f"load it as {config['method']}",
+            )
+        if config["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has format {config['format']} (written by version "
+                f"{config.get('version')}), this version reads {FORMAT}",
+                remedy="install the version that wrote it, or train again",
+            )
+        trained = config["backbone"]
+        if trained.get("fingerprint") != backbone.fingerprint():
+            raise CheckpointError(
+                f"{folder} was trained for backbone {trained.get('name')} "
+                f"({trained.get('fingerprint')}), this is {backbone.name} "
+                f"({backbone.fingerprint()})",
+                remedy=f"load backbone {trained.get('name')}, or train an editor for "
+                f"{backbone.name}",
+            )
+        scope = ScopeClassifier.from_pretrained(folder / "scope").to(backbone.device)
+        kind = COUNTERFACTUALS.get(config["counterfactual"])
+        model = kind.from_pretrained(folder / "counterfactual", backbone)
+        if isinstance(model, torch.nn.Module):
+            model.to(backbone.device)
+        try:
+            return cls(backbone, scope, model, config["threshold"])
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
+
+    def save_memory(self, folder: str | Path) -> None:
+        """Write the edits in force with their features."""
+        self.memory.save(folder, classifier=self.scope.fingerprint())
+
+    def load_memory(self, folder: str | Path) -> None:
+        """Replace the edits in force by saved ones; nothing is encoded again.
+
+        Raises:
+            CheckpointError: damaged files, or features of another classifier.
+        """
+        loaded = EditMemory.load(
+            folder, classifier=self.scope.fingerprint(), device=self.scope.null.device
+        )
+        self.clear()
+        for edit in loaded.edits.values():
+            self.counterfactual.prepare(edit)
+        self.memory = loaded
