@@ -13,7 +13,7 @@ from easyedit_mm_plugins.files import disk_error, read_json, write_json
 from easyedit_mm_plugins.scenes import edits, language
 from easyedit_mm_plugins.scenes.world import Scene, render
 
-WORLD_VERSION = 1  # raise it when the same seed would give other records or images
+WORLD_VERSION = 2  # raise it when the same seed would give other records or images
 N_TRAIN, N_TEST = 6000, 1000
 DEFAULT_ROOT = Path("data/scenes")
 
