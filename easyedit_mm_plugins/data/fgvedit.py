@@ -46,6 +46,9 @@ class FGVEditDataset:
         DataError: naming file, record and field of the first problem, and how many there are.
     """
 
+    needs_scope = True  # E-VQA's records have no visual scopes
+    _roots: dict[str, Path] = {}  # image fields that lie elsewhere than image_root
+
     def __init__(
         self,
         data_dir: str | Path,
@@ -126,6 +129,9 @@ class FGVEditDataset:
                 raise self._error("is empty", index, field, "give it a text")
         return [text.strip() for text in values]
 
+    def _image(self, item: dict[str, Any], index: int, field: str) -> Path:
+        return self._roots.get(field, self.image_root) / self._texts(item, index, field)[0]
+
     def _pairs(
         self, item: dict[str, Any], index: int, question: str, answer: str, image: Path | None
     ) -> tuple[Question, ...]:
@@ -153,7 +159,7 @@ class FGVEditDataset:
         single = {}
         for field in _REQUIRED:
             single[field] = self._texts(item, index, field)
-        image = self.image_root / single["image"][0]
+        image = self._image(item, index, "image")
         src, alt = single["src"][0], single["alt"][0]
         scopes: list[tuple[Question, ...]] = []
         for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
@@ -162,17 +168,17 @@ class FGVEditDataset:
             found = self._pairs(item, index, q, a, image) if given else ()
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)
-        if not scopes[0] and not scopes[1]:
+        if self.needs_scope and not scopes[0] and not scopes[1]:
             raise self._error(
                 "and fg_loc_q are both missing", index, "fg_gen_q", "give the record one of the two"
             )
         rephrased: tuple[Question, ...] = ()
         if item.get("image_rephrase"):
-            path = self.image_root / self._texts(item, index, "image_rephrase")[0]
+            path = self._image(item, index, "image_rephrase")
             rephrased = (Question(src, path, alt),)
         other: tuple[Question, ...] = ()
         if item.get("m_loc"):
-            path = self.image_root / self._texts(item, index, "m_loc")[0]
+            path = self._image(item, index, "m_loc")
             other = self._pairs(item, index, "m_loc_q", "m_loc_a", path)
         return EditRecord(
             case_id=str(item.get("case_id", index)),
@@ -189,7 +195,7 @@ class FGVEditDataset:
         self, kept: list[tuple[int, EditRecord]], raw: list[Any], *, decode: bool
     ) -> tuple[list[tuple[int, EditRecord]], list[DataError]]:
         paths = {
-            (index, field): self.image_root / self._texts(raw[index], index, field)[0]
+            (index, field): self._image(raw[index], index, field)
             for index, _ in kept
             for field in _IMAGES
             if raw[index].get(field)

@@ -1,0 +1,32 @@
+"""Building FGVEdit-like benchmarks from questions and answers about images (MSCKE section 4.2).
+
+``sources.py`` reads question-answer pairs grouped by image, ``prompts.py`` holds every word that a
+judge is sent, ``judge.py`` and ``local_judge.py`` send them, ``cache.py`` and ``budget.py`` keep
+what was answered and what it may cost, ``answers.py`` draws counterfactual answers, ``nq.py`` reads
+locality questions, ``build.py`` puts records together, ``agreement.py`` compares labels.
+"""
+
+from .agreement import agreement
+from .budget import Budget, BudgetSpent
+from .build import BuildConfig, BuildResult, build, estimate
+from .cache import AnswerCache
+from .judge import ChatJudge, Judge
+from .sources import QA, SOURCES, ImageGroup, Source, open_source
+
+__all__ = [
+    "QA",
+    "SOURCES",
+    "AnswerCache",
+    "Budget",
+    "BudgetSpent",
+    "BuildConfig",
+    "BuildResult",
+    "ChatJudge",
+    "ImageGroup",
+    "Judge",
+    "Source",
+    "agreement",
+    "build",
+    "estimate",
+    "open_source",
+]
