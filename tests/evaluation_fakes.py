@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from easyedit_mm_plugins.data import EditRecord, Question
@@ -45,6 +48,10 @@ def make_records(n: int, images: list) -> list[EditRecord]:
     return records
 
 
+def _is_path(image):
+    return isinstance(image, (str, Path))
+
+
 class Remembering(Unedited):
     """Keeps the contract: answers of ``know`` (question -> answer) are given while edited.
 
@@ -65,7 +72,8 @@ class Remembering(Unedited):
 
     @staticmethod
     def _key(question):
-        return (question.text, str(question.image))
+        image = question.image
+        return (question.text, os.path.abspath(image) if _is_path(image) else str(image))
 
     def _route(self, question, visible):
         for i, edit in self._edits.items():

@@ -51,14 +51,14 @@ def test_a_run_folder_holds_what_the_numbers_came_from(tmp_path, records):
     rows = run.summarise()
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == {"format": 1, "rows": rows} and [r["method"] for r in rows] == [
-        "remembering",
         "unedited",
+        "remembering",
     ]
     needed = {"method", "backbone", "dataset", "protocol", "n", "metrics", "intervals", "seconds"}
     assert needed <= set(rows[0])
     names = ("reliability", "generality", "locality", "specificity", "specificity_in")
-    assert all(rows[0]["metrics"][name] == 100.0 for name in names)
-    assert rows[1]["metrics"]["specificity_out"] == 100.0
+    assert all(rows[1]["metrics"][name] == 100.0 for name in names)
+    assert rows[0]["metrics"]["specificity_out"] == 100.0
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     assert config["config"] == CONFIG and set(config["editors"]) == {
         "remembering/fake",

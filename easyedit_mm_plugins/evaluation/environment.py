@@ -99,18 +99,18 @@ def hardware_line(env: dict[str, Any]) -> str:
     return f"{place}; {env.get('dtype')}; Python {env.get('python')}, {', '.join(versions)}"
 
 
-def weights_digest(model: Any) -> str:
-    """A hash over a sample of every parameter; tells retrained weights from the old ones.
+def weights_digest(*models: Any) -> str:
+    """A hash over a sample of every parameter of the modules among ``models``.
 
-    Reads at most 256 values of each, so that it costs little for large models too.
+    It tells retrained weights from the old ones. Reads at most 256 values of each parameter, so
+    that it costs little for large models too; ``"none"`` where there is no module.
     """
+    modules = [model for model in models if hasattr(model, "named_parameters")]
     whole = hashlib.sha256()
-    if not hasattr(model, "named_parameters"):
-        return "none"
-    for name, parameter in model.named_parameters():
+    for name, parameter in (pair for module in modules for pair in module.named_parameters()):
         flat = parameter.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 256)][:256]
         if not sample.is_meta:
             whole.update(sample.float().cpu().numpy().tobytes())
         whole.update(f"{name}{tuple(parameter.shape)}".encode())
-    return whole.hexdigest()[:16]
+    return whole.hexdigest()[:16] if modules else "none"

@@ -121,8 +121,14 @@ class RunFolder:
             RunError: this run holds results of the same method with other settings or weights.
         """
         name = f"{editor.name}/{editor.backbone.name}"
-        weights = weights_digest(getattr(editor.backbone, "model", None))
-        identity = plain({"settings": settings, "backbone_weights": weights})
+        parts = [value for key, value in vars(editor).items() if not key.startswith("_")]
+        identity = plain(
+            {
+                "settings": settings,
+                "backbone_weights": weights_digest(getattr(editor.backbone, "model", None)),
+                "editor_weights": weights_digest(*parts),
+            }
+        )
         with self._lock():
             known = self._read_config() or {"config": self.config}
             self.editors = known.get("editors") or {}
@@ -169,6 +175,13 @@ class RunFolder:
     def summarise(self) -> list[dict[str, Any]]:
         """Write ``summary.json`` and ``table.md`` from the finished cases; returns the rows."""
         self._load_cases()
+        rows = self.make_rows()
+        write_json(self.path / "summary.json", {"format": FORMAT, "rows": rows})
+        write_text(self.path / "table.md", markdown(rows, self.environment()))
+        return rows
+
+    def make_rows(self) -> list[dict[str, Any]]:
+        """Rows over the cases finished so far."""
         protocol = self.config.get("protocol") or {}
         seed, samples = protocol.get("seed", 0), protocol.get("bootstrap", 1000)
         by_row: dict[tuple, list[CaseResult]] = {}
@@ -185,8 +198,6 @@ class RunFolder:
                 settings=noted.get("settings"),
             )
             rows.append(row.to_json())
-        write_json(self.path / "summary.json", {"format": FORMAT, "rows": rows})
-        write_text(self.path / "table.md", markdown(rows, self.environment()))
         return rows
 
     def rows(self) -> list[dict[str, Any]]:
@@ -211,17 +222,10 @@ class RunFolder:
         return read_json(path) if path.exists() else {}
 
     def _order(self, key: tuple[str, str, str, str]) -> tuple:
-        """Rows stand as the configuration names their backbones and methods."""
-
-        def rank(names: Any, name: str) -> int:
-            return names.index(name) if isinstance(names, list) and name in names else 10**6
-
-        first_seen = list(dict.fromkeys(case.row_key for case in self._cases.values()))
-        return (
-            rank(self.config.get("backbones"), key[1]),
-            rank(self.config.get("methods"), key[0]),
-            first_seen.index(key),
-        )
+        """Backbones by name, and for each the methods as they came, the unedited model first."""
+        method, backbone, dataset, protocol = key
+        began = [*self.editors, f"{method}/{backbone}"].index(f"{method}/{backbone}")
+        return (backbone, dataset, protocol, method != "unedited", began, method)
 
     def _load_cases(self) -> None:
         path = self.path / "cases.jsonl"

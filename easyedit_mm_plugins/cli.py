@@ -1,0 +1,339 @@
+"""The command line, ``easyedit-mm``. Heavy modules are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import ConfigError, EasyEditMMError
+
+app = typer.Typer(
+    name="easyedit-mm",
+    help="Edit vision-language models and measure what the edits do.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_STATE = {"debug": False}
+
+Backbone = Annotated[
+    list[str], typer.Option(help="Base model: a name (see 'list backbones') or a model folder.")
+]
+OneBackbone = Annotated[str, typer.Option(help="Base model: a name or a model folder.")]
+Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+Data = Annotated[str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and say so.")]
+
+
+@app.callback()
+def _common(
+    debug: Annotated[
+        bool, typer.Option(help="Show tracebacks of the plugin's own errors.")
+    ] = False,
+) -> None:
+    _STATE["debug"] = debug
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What is installed here, which EasyEdit was found, what can run and what is missing."""
+    from .doctor import examine, show
+
+    report = examine()
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        show(report)
+    raise typer.Exit(1 if report.broken else 0)
+
+
+@app.command()
+def demo(
+    train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
+    limit: Annotated[int, typer.Option(min=2, help="Cases per backbone.")] = 500,
+    out: Annotated[Path | None, typer.Option(help="Run folder, runs/demo by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+) -> None:
+    """Edit two small vision-language models before your eyes, then measure 500 edits."""
+    from .demo import run_demo
+
+    with _resumable():
+        run_demo(out=out, limit=limit, train=train, overwrite=overwrite)
+
+
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Option(help="Where to.")] = Path("data/scenes"),
+    train: Annotated[int | None, typer.Option(min=2, help="Training records.")] = None,
+    test: Annotated[int | None, typer.Option(min=2, help="Test records.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+) -> None:
+    """Write the scenes benchmark: PNG images and records in the released FGVEdit schema."""
+    from .console import CONSOLE
+    from .scenes import records
+
+    n_train = records.N_TRAIN if train is None else train
+    n_test = records.N_TEST if test is None else test
+    with CONSOLE.status("drawing scenes ..."):
+        files = records.write_scenes(out, n_train, n_test, seed)
+    for path in (files.train, files.test, files.images):
+        print(path)
+
+
+@app.command()
+def evaluate(
+    method: Annotated[list[str], typer.Option(help="See 'list methods'; may be repeated.")],
+    backbone: Backbone = ["scenes-llava"],  # noqa: B006 - typer reads it, nobody changes it
+    data: Annotated[
+        str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
+    ] = "scenes",
+    images: Images = None,
+    protocol: Annotated[
+        str, typer.Option(help="generated, teacher-forced or released.")
+    ] = "generated",
+    suite: Annotated[str, typer.Option(help="Metrics: fgvedit or evqa.")] = "fgvedit",
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many records.")] = None,
+    extra: Annotated[bool, typer.Option("--extra", help="Also ask fg_extra's questions.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 32,
+    editor: Annotated[
+        list[str] | None, typer.Option(help="Trained editor: FOLDER, or METHOD=FOLDER.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run, below --runs.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    device: Device = "cpu",
+    dtype: DType = None,
+    skip_bad: SkipBad = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+) -> None:
+    """Measure methods on backbones; a stopped run goes on where it was."""
+    from . import jobs
+    from .console import CONSOLE, progress_bars
+    from .evaluation import Protocol
+    from .evaluation.metrics import suite_named
+
+    rules = Protocol(protocol)
+    suite_named(suite)
+    jobs.check_names(method, backbone)
+    folders = _folders(editor or [], method)
+    records = jobs.load_records(data, images=images, limit=limit, skip_bad=skip_bad, extra=extra)
+    _say_skipped(records)
+    execution = {"batch_size": batch_size, "device": device, "dtype": dtype or "as saved"}
+    run = jobs.open_run(
+        runs / (name or _run_name(method, backbone, records.name, protocol)),
+        records,
+        rules,
+        suite=suite,
+        execution=execution,
+        overwrite=overwrite,
+    )
+    from .backbones import load_backbone
+
+    with _resumable(), progress_bars() as bar:
+        for base in backbone:
+            loaded = load_backbone(base, device=device, dtype=dtype)
+            jobs.measure(
+                jobs.editor_makers(method, loaded, folders),
+                records,
+                rules,
+                run,
+                batch_size=batch_size,
+                suite=suite,
+                progress=lambda label, base=base: bar(f"{label} on {base}"),
+            )
+    rows = run.summarise()
+    _show_run(run, rows)
+    CONSOLE.print(f"written to {run.path}/", markup=False)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the editor lands in OUT/best.")],
+    method: Annotated[str, typer.Option(help="mscke.")] = "mscke",
+    backbone: OneBackbone = "scenes-llava",
+    data: Annotated[
+        str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
+    ] = "scenes",
+    images: Images = None,
+    val: Annotated[int, typer.Option(min=1, help="Records kept apart for validation.")] = 200,
+    limit: Annotated[int | None, typer.Option(min=2, help="First so many records.")] = None,
+    hparams: Annotated[Path | None, typer.Option(help="Training YAML.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE over the YAML; repeatable.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train an editor; a stopped training goes on where it was."""
+    from .train_job import train_editor
+
+    with _resumable():
+        train_editor(
+            method,
+            backbone,
+            out=out,
+            data=data,
+            images=images,
+            val=val,
+            limit=limit,
+            hparams=hparams,
+            changes=change or [],
+            device=device,
+            dtype=dtype,
+            skip_bad=skip_bad,
+        )
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="Picture that the edit is about.")],
+    question: Annotated[str, typer.Argument(help="The edit's question.")],
+    answer: Annotated[str, typer.Argument(help="Its new answer.")],
+    questions: Annotated[list[str] | None, typer.Argument(help="What to ask then.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A question without the picture; repeatable.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="See 'list methods'.")] = "mscke",
+    backbone: OneBackbone = "scenes-llava",
+    editor: Annotated[Path | None, typer.Option(help="Folder of a trained editor.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 8,
+    device: Device = "cpu",
+    dtype: DType = None,
+) -> None:
+    """Make one edit, ask questions, and show the answers before and after."""
+    from . import jobs
+    from .backbones import load_backbone
+    from .console import CONSOLE
+    from .data import Question, open_image
+    from .live import answer_table, ask_around
+
+    jobs.check_names([method], [backbone])
+    open_image(image)
+    edit = Question(question, image, answer)
+    asked = [edit, *(Question(q, image) for q in questions or [])]
+    asked += [Question(q) for q in text or []]
+    folders = _folders([str(editor)] if editor else [], [method])
+    loaded = load_backbone(backbone, device=device, dtype=dtype)
+    made = jobs.editor_makers([method], loaded, folders)[method]()
+    CONSOLE.print(answer_table(edit, ask_around(made, edit, asked, max_new_tokens)))
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run folder, or its name below runs/.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+) -> None:
+    """Print the table of a run, finished or not."""
+    from .evaluation.runs import RunFolder, find_run
+
+    opened = RunFolder.read(find_run(run, runs))
+    _show_run(
+        opened, opened.rows() if (opened.path / "summary.json").exists() else opened.make_rows()
+    )
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="methods, backbones, datasets or protocols.")],
+) -> None:
+    """Print the names that the other commands take."""
+    from .evaluation.protocol import PROTOCOLS
+    from .registry import did_you_mean
+
+    def names(module: str, registry: str) -> list[str]:
+        from importlib import import_module
+
+        import_module(f"{__package__}.{module}")
+        return getattr(import_module(f"{__package__}.registry"), registry).names()
+
+    known = {
+        "methods": lambda: names("methods", "METHODS"),
+        "backbones": lambda: names("backbones.zoo", "BACKBONES"),
+        "datasets": lambda: ["scenes", *(f"{n}:PATH" for n in names("data", "DATASETS"))],
+        "protocols": lambda: list(PROTOCOLS),
+    }
+    if what not in known:
+        raise ConfigError(f"unknown list {what!r}; {did_you_mean(what, list(known))}")
+    for name in known[what]():
+        print(name)
+
+
+def main() -> None:
+    """Entry point: our own errors are one message and exit code 2; with --debug a traceback."""
+    try:
+        app()
+    except EasyEditMMError as error:
+        if _STATE["debug"]:
+            raise
+        from .console import show_error
+
+        show_error(error)
+        sys.exit(2)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """For commands that go on where they were stopped: say so when they are."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _folders(given: list[str], methods: list[str]) -> dict[str, str]:
+    """``--editor`` values by method."""
+    folders = {}
+    for value in given:
+        method, separator, folder = value.partition("=")
+        if not separator:
+            if len(methods) != 1:
+                raise ConfigError(
+                    f"--editor {value} does not say which method it is for",
+                    remedy=f"write --editor {methods[0]}={value}",
+                )
+            method, folder = methods[0], value
+        if method not in methods:
+            raise ConfigError(f"--editor {value}: {method} is not among the methods of this run")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--editor {value}: the folder does not exist")
+        folders[method] = folder
+    return folders
+
+
+def _run_name(methods: list[str], backbones: list[str], data: str, protocol: str) -> str:
+    parts = ["+".join(methods), "+".join(Path(b).name for b in backbones), data]
+    return "-".join([*parts, *([protocol] if protocol != "generated" else [])])
+
+
+def _say_skipped(records: Any) -> None:
+    from .console import CONSOLE
+
+    if records.skipped:
+        CONSOLE.print(f"[yellow]{len(records.skipped)} bad records left out[/]; the first:")
+        CONSOLE.print(f"  {records.skipped[0]}", markup=False)
+
+
+def _show_run(run: Any, rows: list[dict]) -> None:
+    from .console import CONSOLE
+    from .evaluation.tables import footer, rich_tables
+
+    for note in run.notes:
+        CONSOLE.print(f"[yellow]note[/] {note}")
+    for table in rich_tables(rows, intervals=CONSOLE.width >= 150):
+        CONSOLE.print(table)
+    CONSOLE.print(footer(rows, run.environment()).replace("  \n", "\n"), style="dim", markup=False)
+
+
+if __name__ == "__main__":
+    main()

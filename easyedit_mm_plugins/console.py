@@ -1,0 +1,86 @@
+"""Printing for people: progress that is quiet where nobody watches, errors without a traceback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from .errors import EasyEditMMError
+
+CONSOLE = Console(highlight=False)
+ERRORS = Console(stderr=True, highlight=False)
+_QUIET_SECONDS = 15.0
+
+
+def show_error(error: EasyEditMMError) -> None:
+    """One message: what is wrong, and what to do."""
+    ERRORS.print("[bold red]error[/]", end=" ")
+    ERRORS.print(error.message if error.remedy else str(error), markup=False, soft_wrap=True)
+    if error.remedy:
+        ERRORS.print("[bold]remedy[/]", end=" ")
+        ERRORS.print(error.remedy, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bars(
+    console: Console | None = None,
+) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Gives a function that makes one bar per label; a bar is called with (done, total).
+
+    In a terminal these are live bars with the time left. Elsewhere, such as in a log file, each
+    label prints a line when it starts being slow (every 15 seconds) and one when it is done.
+    """
+    console = console or CONSOLE
+    if not console.is_terminal:
+        yield lambda label: _Lines(console, label)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as live:
+
+        def bar(label: str) -> Callable[[int, int], None]:
+            task: TaskID = live.add_task(label, total=None)
+            return lambda done, total: live.update(task, completed=done, total=total)
+
+        yield bar
+
+
+class _Lines:
+    """Progress as few lines of text."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self.console, self.label = console, label
+        self.start = self.last = time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done
+        if done < total and now - self.last < _QUIET_SECONDS:
+            return
+        self.last = now
+        line = f"{self.label}: {done}/{total}"
+        fresh = done - self.first
+        if done < total and fresh:
+            line += f", {(now - self.start) / fresh * (total - done):.0f} s left"
+        elif done == total:
+            line += f", {now - self.start:.0f} s" if fresh else ", done before"
+        self.console.print(line, markup=False)

@@ -1,0 +1,119 @@
+"""``easyedit-mm train``: a shipped or given training YAML, records, and the method's trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import jobs
+from .console import CONSOLE
+from .errors import ConfigError, UnknownNameError
+from .registry import did_you_mean
+
+HPARAMS = Path(__file__).resolve().parent / "hparams"
+
+
+def shipped_hparams(method: str, backbone: str) -> Path:
+    """The package's training file of a method for a backbone.
+
+    Raises:
+        ConfigError: there is none; the message lists those of the method.
+    """
+    folder = HPARAMS / "TRAINING" / method.upper()
+    path = folder / f"{Path(backbone).name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise ConfigError(
+            f"no training file is shipped for {method} on {backbone} (there are: {known})",
+            remedy="give one with --hparams",
+        )
+    return path
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` strings as settings; values are read as YAML, as in the file."""
+    settings = {}
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {change!r} is not KEY=VALUE")
+        try:
+            settings[key.strip()] = float(value) if _scientific(value) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
+    return settings
+
+
+def train_editor(
+    method: str,
+    backbone: str,
+    *,
+    out: Path,
+    data: str = jobs.SCENES,
+    images: Path | None = None,
+    val: int = 200,
+    limit: int | None = None,
+    hparams: Path | None = None,
+    changes: Sequence[str] = (),
+    device: str = "cpu",
+    dtype: str | None = None,
+    skip_bad: bool = False,
+) -> Path:
+    """Train ``method`` for ``backbone`` in ``out``, going on from where a stopped run was.
+
+    Returns:
+        The folder of the best editor, ``out``/best.
+
+    Raises:
+        ConfigError: an unknown method or setting. DataError: a bad record. TrainingError,
+            RunError: from the trainer.
+    """
+    if method.lower() != "mscke":
+        raise UnknownNameError(
+            f"method {method!r} has no trainer here; {did_you_mean(method, ['mscke'])}"
+        )
+    from .methods.mscke import MSCKE, MSCKETrainer, MSCKETrainingHyperParams
+
+    settings = MSCKETrainingHyperParams.from_hparams(hparams or shipped_hparams(method, backbone))
+    wanted = {**parse_changes(changes), "device": device}
+    known = settings.to_dict()
+    for key in wanted:
+        if key not in known:
+            raise ConfigError(f"--set: unknown key {key!r}; {did_you_mean(key, list(known))}")
+    settings = settings.replace(**wanted)
+    jobs.check_names([], [backbone])
+    loaded = jobs.load_records(
+        data, split="train", images=images, limit=limit, skip_bad=skip_bad, extra=True
+    )
+    held_out = min(val, len(loaded.records) // 2)
+    cut = len(loaded.records) - held_out
+    from .backbones import load_backbone
+
+    base = load_backbone(backbone, device=device, dtype=dtype)
+    editor = MSCKE.from_config(
+        base, settings.scope, settings.counterfactual, threshold=settings.threshold
+    )
+    trainer = MSCKETrainer(editor, loaded.records[:cut], loaded.records[cut:], settings, out)
+    CONSOLE.print(
+        f"training {method} for {backbone} on {cut} records, {held_out} kept for validation",
+        markup=False,
+    )
+    final = trainer.run()
+    for key, value in sorted(final.items()):
+        CONSOLE.print(f"  {key:<24} {value:.4f}", markup=False)
+    best = Path(trainer.out_dir) / "best"
+    CONSOLE.print(f"editor: {best}", markup=False)
+    return best
+
+
+def _scientific(value: str) -> bool:
+    """YAML 1.1 reads 1e-5 as text."""
+    head, _, tail = value.strip().lower().partition("e")
+    return (
+        bool(tail)
+        and head.replace(".", "", 1).lstrip("+-").isdigit()
+        and (tail.lstrip("+-").isdigit())
+    )
