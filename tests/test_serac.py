@@ -26,6 +26,9 @@ ASKED = [
 ]
 
 
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+
+
 class Echo:
     """A counterfactual model that answers with the edit's own answer."""
 
@@ -129,8 +132,8 @@ def records():
 
 def test_training_lowers_the_loss_and_survives_a_round_trip(tmp_path):
     backbone = build_tiny("llava")
-    trained = train_serac(backbone, records(), steps=60, batch_size=4)
-    fresh = train_serac(backbone, records(), steps=1, batch_size=4, lr=1e-9)
+    trained = train_serac(backbone, records(), steps=100, batch_size=4, lr=1e-2, bert=TINY)
+    fresh = train_serac(backbone, records(), steps=1, batch_size=4, lr=1e-9, bert=TINY)
     loss = scope_loss(trained, records(), random.Random(1))
     assert loss < 0.5 * scope_loss(fresh, records(), random.Random(1))
     trained.save_pretrained(tmp_path, half=False)
@@ -147,4 +150,4 @@ def test_bad_folders_and_learning_rates_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="no SERAC classifier"):
         SERAC.from_pretrained(tmp_path / "nowhere", backbone, counterfactual=Echo(backbone))
     with pytest.raises(TrainingError, match="step"):
-        train_serac(backbone, records(), steps=40, lr=1e30)
+        train_serac(backbone, records(), steps=40, lr=1e30, bert=TINY)

@@ -96,8 +96,11 @@ def train_serac(
     lr: float = 1e-3,
     seed: int = 0,
     progress: bool | None = None,
+    bert: dict[str, Any] | None = None,
 ) -> SERAC:
     """A SERAC editor with a classifier trained on ``records`` (and no counterfactual model yet).
+
+    ``bert`` overrides sizes of the small BERT.
 
     Raises:
         TrainingError: the loss is not finite; the message names the step.
@@ -106,7 +109,7 @@ def train_serac(
 
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    classifier, tokenizer = small_bert(backbone)
+    classifier, tokenizer = small_bert(backbone, **bert or {})
     serac = SERAC(backbone, classifier.to(backbone.device), tokenizer, None)
     classifier.train()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.01)
