@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from easyedit_mm_plugins.errors import TrainingError, UnknownNameError
+from easyedit_mm_plugins.files import read_json
 from easyedit_mm_plugins.scenes import exam, language
 from easyedit_mm_plugins.scenes.packing import TEMPLATE, Block, pack
 from easyedit_mm_plugins.scenes.small_models import NAMES, build_model, prompt_ids, split_modules
 from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, build_tokenizer
-from easyedit_mm_plugins.scenes.train_backbone import Recipe, Run, draw_images
+from easyedit_mm_plugins.scenes.train_backbone import Recipe, Run, draw_images, export
 
 TINY = Recipe(tower_steps=2, steps=3, tower_images=2, images=2, questions=2)
 
@@ -103,3 +104,20 @@ def test_exam_covers_all_types_with_held_out_wordings_and_grades_an_oracle():
     assert right["n"] == 3 * len(language.QUESTION_TYPES) + len(language.FACTS)
     wrong = exam.grade(questions, lambda part: ["no" for _ in part])
     assert wrong["facts"] == 0 and wrong["types"]["verify_color"]["exact_match"] < 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export_is_a_half_precision_model_folder_with_its_exam(name, tmp_path):
+    from safetensors import safe_open
+
+    from easyedit_mm_plugins.backbones import load_backbone
+
+    run = Run(name, tmp_path, TINY)
+    result = export(run, threads=1, per_type=1)
+    assert read_json(tmp_path / "eval.json")["backbone"] == name == result["backbone"]
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(k).dtype for k in file.keys()} == {torch.float16}  # noqa: SIM118
+    backbone = load_backbone(tmp_path)
+    assert backbone.dtype == torch.float32 and len(backbone.layers) == 8
+    for key, value in run.model.state_dict().items():
+        assert torch.equal(value.float(), backbone.model.state_dict()[key])

@@ -48,8 +48,9 @@ _OPEN: dict[str, tuple[list[str], list[str]]] = {
             "how big is {r}?",
             "which size does {r} have?",
             "{r} is what size?",
+            "tell me the size of {r}.",
         ],
-        ["tell me the size of {r}.", "what size does {r} have?"],
+        ["what size does {r} have?", "which size is {r}?"],
     ),
     "place": (
         [
@@ -87,9 +88,10 @@ _VERIFY: dict[str, tuple[list[str], list[str]]] = {
             "is {r} {v}?",
             "is the size of {r} {v}?",
             "does {r} have a {v} size?",
+            "is {v} the size of {r}?",
             "{r} is {v}, is it?",
         ],
-        ["is {v} the size of {r}?", "does {r} have the size {v}?"],
+        ["does {r} have the size {v}?", "does {r} have the {v} size?"],
     ),
     "place": (
         [
@@ -116,8 +118,9 @@ _COUNT: tuple[list[str], list[str]] = (
         "how many things are there?",
         "how many things are in the picture?",
         "what is the number of things?",
+        "how many things does the picture have?",
     ],
-    ["tell me the number of things.", "how many things does the picture have?"],
+    ["tell me the number of things.", "what is the number of things in the picture?"],
 )
 _REFER = {
     "shape": ["the {}"],
