@@ -36,12 +36,8 @@ class Parrot(Unedited):
 
     def force(self, questions, *, visible=None, top_k=1):
         rows = []
-        for question, base, route in zip(
-            questions,
-            force_with_base(self.backbone, questions, top_k),
-            self.route(questions, visible),
-            strict=True,
-        ):
+        base_rows = force_with_base(self.backbone, questions, top_k)
+        for base, route in zip(base_rows, self.route(questions, visible), strict=True):
             if route:
                 said = self.backbone.answer_ids(self.edits[route].answer)
                 said = (said + said[-1:] * len(base.target_ids))[: len(base.target_ids)]

@@ -1,18 +1,18 @@
 """Fixtures of the bridge's tests: a real EasyEdit (PyPI release, or EASYEDIT_ROOT's checkout)."""
 
-import logging
+import json
 import types
 import warnings
 
 import pytest
 import torch
+import transformers
 
 from easyedit_mm_plugins.bridge import host as host_module
+from easyedit_mm_plugins.data import FGVEditDataset
 from easyedit_mm_plugins.errors import BridgeError
 
 from . import easyedit_tiny
-
-__all__ = ["_built", "blip2_fields", "easyedit_backbone", "host", "minigpt4_fields", "scenes", "tiny"]
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def host(tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = host_module.load()
-    logging.getLogger("easyeditor").setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_error()
     return found
 
 
@@ -68,3 +68,106 @@ def _built(host, blip2_fields, minigpt4_fields):
 def easyedit_backbone(request, _built):
     """EasyEdit's BLIP-2 and MiniGPT-4 as backbones."""
     return _built[request.param]
+
+
+@pytest.fixture
+def registered(host):
+    """The plugin's methods and two of the tests' own are in EasyEdit, and out again afterwards."""
+    from easyedit_mm_plugins import bridge
+    from easyedit_mm_plugins.registry import METHODS
+
+    from .bridge_editors import Changer, Parrot
+
+    METHODS.register("parrot", Parrot)
+    METHODS.register("changer", Changer)
+    bridge.unregister()
+    bridge.register()
+    try:
+        with easyedit_tiny.small_vit():
+            yield host
+    finally:
+        bridge.unregister()
+        METHODS.unregister("parrot")
+        METHODS.unregister("changer")
+
+
+def hparams_for(fields, alg="PARROT", **changes):
+    """Hparams of a method that has no class of its own for them."""
+    return types.SimpleNamespace(
+        **{**fields, "alg_name": alg, "alg": alg, "batch_size": 1, **changes}
+    )
+
+
+def tiny_clip(folder):
+    """An open_clip folder with random weights, as ``scope.encoder`` takes it."""
+    from easyedit_mm_plugins.files import write_json
+    from easyedit_mm_plugins.methods.mscke.checkpoint import save_tensors
+
+    from .mscke_tiny import tiny_encoder
+
+    torch.manual_seed(5)
+    encoder = tiny_encoder(context=24)
+    write_json(folder / "config.json", encoder.description())
+    save_tensors(folder / "model.safetensors", encoder.clip.state_dict())
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    return tiny_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def mscke_fields(clip_folder):
+    """The method's part of tiny MSCKE hparams."""
+    from .mscke_tiny import TINY_OPT
+
+    return {
+        "scope": {"encoder": clip_folder, "pretrained": None, "dim": 8},
+        "counterfactual": {"kind": "small-lm", "lm": {**TINY_OPT, "max_position_embeddings": 256}},
+    }
+
+
+@pytest.fixture
+def fgvedit(tiny, tmp_path):
+    records = [
+        {
+            "src": "what color is the circle?",
+            "alt": answer,
+            "rephrase": "please what color is the circle?",
+            "image": f"scene{i % 3}.png",
+            "fg_gen_q": "what color is the small thing?",
+            "fg_gen_a": answer,
+            "fg_loc_q": "what color is the square?",
+            "fg_loc_a": "blue",
+            "loc": "who wrote the question",
+            "loc_ans": "human",
+        }
+        for i, answer in enumerate(["red", "green", "blue", "yellow", "red"])
+    ]
+    path = tmp_path / "fgvedit.json"
+    path.write_text(json.dumps(records))
+    return FGVEditDataset(path, image_root=tiny.images)
+
+
+def evqa(tiny, folder, count=3):
+    """A file in E-VQA's form; one of its records is left out by EasyEdit's own class."""
+    records = [
+        {
+            "src": "what color is the circle?",
+            "pred": "blue",
+            "alt": "" if i == 1 else "red",
+            "rephrase": "please what color is the circle?",
+            "image": f"scene{i % 3}.png",
+            "image_rephrase": "scene1.png",
+            "loc": f"who wrote the question {i}",
+            "loc_ans": "human",
+            "m_loc": "scene2.png",
+            "m_loc_q": "how many stars?",
+            "m_loc_a": "three",
+        }
+        for i in range(count + 1)
+    ]
+    path = folder / "vqa.json"
+    path.write_text(json.dumps(records))
+    return str(path)

@@ -7,7 +7,7 @@ from easyedit_mm_plugins.bridge.backbones import blip_pixels, denormalise, wrap
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.errors import BackboneError, DataError
 
-from .bridge_fixtures import *  # noqa: F403
+pytest_plugins = ["tests.bridge_fixtures"]
 
 
 def samples(host, backbone, questions):

@@ -11,7 +11,8 @@ from easyedit_mm_plugins.errors import BridgeError
 from easyedit_mm_plugins.registry import DATASETS, METHODS
 
 from .bridge_editors import Parrot
-from .bridge_fixtures import *  # noqa: F403
+
+pytest_plugins = ["tests.bridge_fixtures"]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def test_a_change_on_top_of_ours_is_not_thrown_away(host):
         return ours(self, *args, **kwargs)
 
     cls.edit = theirs
-    with pytest.raises(BridgeError, match="MultimodalEditor.edit"):
+    with pytest.raises(BridgeError, match=r"MultimodalEditor\.edit"):
         bridge.unregister()
     assert cls.edit is theirs and bridge.status().registered
     cls.edit = ours

@@ -225,7 +225,7 @@ def edit_records(
         ``None``: the base model) and ``scope_score``, each by kind of question.
     """
     if ignored:
-        LOG.debug("not used by %s: %s", self.alg_name, ", ".join(sorted(ignored)))
+        LOG.warning("not used by %s: %s", self.alg_name, ", ".join(sorted(ignored)))
     protocol = Protocol.of(protocol)
     editor, base = self.editor, Unedited(self.backbone)
     _retire(self)
