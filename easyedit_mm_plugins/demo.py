@@ -99,6 +99,7 @@ def measure_backbone(
     """One worker: all methods on one backbone, into the run folder ``path``."""
     from .backbones import load_backbone
 
+    reporter.one_thread()
     records = jobs.load_records(jobs.SCENES, limit=limit)
     protocol = Protocol(PROTOCOL)
     run = jobs.open_run(path, records, protocol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 import traceback
@@ -18,6 +19,13 @@ class Reporter:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 
+    @staticmethod
+    def one_thread() -> None:
+        """Several one-thread processes use few cores better than one with several threads."""
+        import torch
+
+        torch.set_num_threads(1)
+
     def progress(self, label: str) -> Callable[[int, int], None]:
         """A callback (done, total) for ``label``."""
         return lambda done, total: self.channel.put(("progress", label, done, total))
@@ -26,12 +34,24 @@ class Reporter:
         """A line for the person in front."""
         self.channel.put(("note", text))
 
+    def forward_log(self, label: str) -> None:
+        """Show what the package logs in this process, with ``label`` before it."""
+        handler = _Forward()
+        handler.tell = lambda text: self.channel.put(("log", f"{label}: {text}"))
+        logger = logging.getLogger(__package__)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+class _Forward(logging.Handler):
+    tell: Callable[[str], None]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.tell(record.getMessage())
+
 
 def _work(target: Callable[..., None], arguments: tuple, channel: Any) -> None:
-    """Runs in the child: one thread, and every error becomes a message."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Runs in the child: every error becomes a message."""
     try:
         target(*arguments, Reporter(channel))
         channel.put(("done",))
@@ -93,6 +113,8 @@ def _follow(workers: Mapping[str, Any], channel: Any) -> None:
                 if label not in bars:
                     bars[label] = bar(label)
                 bars[label](finished, total)
+            elif kind == "log":
+                CONSOLE.print(what[0], style="dim", markup=False)
             elif kind == "note":
                 CONSOLE.print(f"[yellow]note[/] {what[0]}")
             elif kind == "error":
