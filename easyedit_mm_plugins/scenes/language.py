@@ -29,7 +29,7 @@ _OPEN: dict[str, tuple[list[str], list[str]]] = {
             "tell me the color of {r}.",
             "{r} is what color?",
         ],
-        ["what color does {r} have?", "which color is {r}?"],
+        ["what color does {r} have?"],
     ),
     "shape": (
         [
@@ -39,7 +39,7 @@ _OPEN: dict[str, tuple[list[str], list[str]]] = {
             "tell me the shape of {r}.",
             "{r} is what shape?",
         ],
-        ["what shape does {r} have?", "which shape is {r}?"],
+        ["what shape does {r} have?"],
     ),
     "size": (
         [
@@ -50,7 +50,7 @@ _OPEN: dict[str, tuple[list[str], list[str]]] = {
             "{r} is what size?",
             "tell me the size of {r}.",
         ],
-        ["what size does {r} have?", "which size is {r}?"],
+        ["what size does {r} have?"],
     ),
     "place": (
         [
