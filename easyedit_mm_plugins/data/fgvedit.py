@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import DataError
 from ..files import read_json
@@ -47,7 +47,7 @@ class FGVEditDataset:
     """
 
     needs_scope = True  # E-VQA's records have no visual scopes
-    _roots: dict[str, Path] = {}  # image fields that lie elsewhere than image_root
+    _roots: ClassVar[dict[str, Path]] = {}  # image fields that lie elsewhere than image_root
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ from . import language
 from .language import SceneQuestion
 from .world import Scene, counterfactual, counterfactual_values, render, sample_scene
 
+_NEAR = 0.3  # share of the questions that are about the criterion's own fact
+
 
 class ScenesSource(Source):
     """Images of scenes, drawn when they are asked for, and questions about them.
@@ -47,9 +49,11 @@ class ScenesSource(Source):
         for index in range(self.n):
             rng = random.Random(f"source {self.seed} {index}")
             scene = sample_scene(rng)
-            asked = [language.sample_question(scene, rng, "open")]
+            asked = [_criterion(scene, rng)]
+            near = _same_fact(scene, asked[0])
             while len(asked) < self.questions:
-                question = language.sample_question(scene, rng)
+                close = near and rng.random() < _NEAR
+                question = rng.choice(near) if close else language.sample_question(scene, rng)
                 if question not in asked:
                     asked.append(question)
             found[f"{index:05d}.png"] = (scene, {f"{index}-{i}": q for i, q in enumerate(asked)})
@@ -79,6 +83,28 @@ class ScenesSource(Source):
             others = counterfactual_values(scene, entity, question.attribute)
         text = language.phrase(question, rng)
         return QA(qid, text, answer, question.type, kind, alternatives=others)
+
+
+def _criterion(scene: Scene, rng: random.Random) -> SceneQuestion:
+    """An open question whose answer can be edited (nothing can move where no cell is free)."""
+    while True:
+        question = language.sample_question(scene, rng, "open")
+        if counterfactual_values(scene, question.entity(scene), question.attribute):
+            return question
+
+
+def _same_fact(scene: Scene, criterion: SceneQuestion) -> list[SceneQuestion]:
+    """Other questions about the fact that the criterion asks for."""
+    entity, attribute = criterion.entity(scene), criterion.attribute
+    references = [r for r in language.REFERENCES if r != attribute]
+    values = {entity.value(attribute), *counterfactual_values(scene, entity, attribute)}
+    found = [q for q in language.open_questions(entity) if q.attribute == attribute]
+    found += [
+        language.verify_question(entity, attribute, reference, value)
+        for reference in references
+        for value in sorted(values)
+    ]
+    return [q for q in found if q != criterion]
 
 
 def edits_of(scene: Scene, criterion: SceneQuestion) -> Iterator[Scene]:

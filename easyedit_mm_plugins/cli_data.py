@@ -1,0 +1,394 @@
+"""``easyedit-mm data``: build, fetch, verify, look at and publish benchmark data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .data.verify import Report
+
+app = typer.Typer(
+    name="data",
+    help="Build, fetch, verify, look at and publish benchmark data.",
+    no_args_is_help=True,
+)
+STOPPED = 3  # exit code of a build that stopped at its budget
+
+Files = Annotated[list[Path], typer.Argument(help="JSON files of records, or a folder of them.")]
+Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+Rephrased = Annotated[
+    Path | None, typer.Option(help="Folder of image_rephrase, if it is another one.")
+]
+
+
+@app.command("build-fgvedit")
+def build_fgvedit(
+    out: Annotated[Path, typer.Option(help="Folder for the benchmark; a stopped build goes on.")],
+    source: Annotated[
+        str, typer.Option(help="vqav2, e-vqa, easy-vqa, scenes or table (CSV, JSON Lines).")
+    ] = "vqav2",
+    questions: Annotated[list[Path] | None, typer.Option(help="vqav2: question files.")] = None,
+    annotations: Annotated[list[Path] | None, typer.Option(help="vqav2: annotations.")] = None,
+    files: Annotated[list[Path] | None, typer.Option(help="e-vqa, table: the files.")] = None,
+    images: Images = None,
+    nq: Annotated[Path | None, typer.Option(help="Natural Questions, for locality.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="scenes: how many.")] = None,
+    split: Annotated[str | None, typer.Option(help="easy-vqa: train or test.")] = None,
+    judge: Annotated[str, typer.Option(help="chat or local.")] = "chat",
+    model: Annotated[
+        str, typer.Option(help="The judge's name at its endpoint, or a folder (local).")
+    ] = "gpt-4o-mini",
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint.")] = None,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key.")
+    ] = "OPENAI_API_KEY",
+    params: Annotated[str | None, typer.Option(help="Further request parameters, as JSON.")] = None,
+    max_side: Annotated[int, typer.Option(min=32, help="Images are scaled to this.")] = 512,
+    retries: Annotated[int, typer.Option(min=0, help="After rate limits and errors.")] = 6,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one request.")] = 60,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop before: requests=1000,tokens=2e6,usd=5")
+    ] = None,
+    prices: Annotated[
+        str, typer.Option(help="US dollars per million tokens, in and out.")
+    ] = "0.15,0.60",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count and estimate.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many images.")] = None,
+    max_questions: Annotated[int | None, typer.Option(min=2, help="Of an image.")] = None,
+    alt: Annotated[str, typer.Option(help="New answers: distribution or judge.")] = "distribution",
+    both_sides: Annotated[
+        bool, typer.Option("--both-sides", help="Records need questions on both sides.")
+    ] = False,
+    test_share: Annotated[float, typer.Option(min=0, max=0.99)] = 0.25,
+    cache: Annotated[Path | None, typer.Option(help="Answers, if not OUT/answers.jsonl.")] = None,
+    device: Annotated[str, typer.Option(help="local judge: cpu, cuda ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="local judge: bfloat16 ...")] = None,
+    seed: Annotated[int, typer.Option(help="Of answers, locality and the split.")] = 0,
+) -> None:
+    """Make FGVEdit-like records of questions about images (MSCKE section 4.2)."""
+    from .console import CONSOLE
+    from .data.construct import (
+        AnswerCache,
+        Budget,
+        BudgetSpent,
+        BuildConfig,
+        build,
+        estimate,
+        open_source,
+    )
+    from .data.construct.nq import read_nq
+
+    options: dict[str, Any] = {"questions": questions, "annotations": annotations, "files": files}
+    if images is None and source == "scenes":
+        images = out / "images"
+    opened = open_source(source, **options, images=images, n=n, split=split)
+    config = BuildConfig(seed, limit, max_questions, alt, test_share, both_sides)
+    limits = Budget.parse(budget, _prices(prices))
+    asked = _judge(
+        judge,
+        model,
+        base_url=base_url,
+        key_env=key_env,
+        budget=limits,
+        max_side=max_side,
+        retries=retries,
+        timeout=timeout,
+        params=_parameters(params),
+        device=device,
+        dtype=dtype,
+        dry_run=dry_run,
+    )
+    answers = AnswerCache(cache or out / "answers.jsonl")
+    if dry_run:
+        guess = estimate(opened, asked, config, answers)
+        guess["cost about"] = f"${limits.cost(guess['tokens in'], guess['tokens out']):.2f}"
+        for key, value in guess.items():
+            CONSOLE.print(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
+        return
+    locality = read_nq(nq) if nq is not None else list(opened.example_nq)
+    if not locality:
+        raise ConfigError(
+            f"the source {source} has no locality questions of its own",
+            remedy="give --nq FILE (easyedit-mm data fetch nq-open)",
+        )
+    try:
+        with _bar("images") as progress:
+            result = build(
+                opened,
+                asked,
+                locality,
+                out,
+                config,
+                cache=answers,
+                concurrency=concurrency,
+                progress=progress,
+            )
+    except BudgetSpent as stop:
+        CONSOLE.print(f"stopped: {stop.message}", markup=False)
+        CONSOLE.print(f"{len(answers):,} answers are kept; {stop.remedy}", markup=False)
+        raise typer.Exit(STOPPED) from None
+    except KeyboardInterrupt:
+        CONSOLE.print("stopped; start the same command again to go on")
+        raise typer.Exit(130) from None
+    CONSOLE.print(f"{len(result.train):,} training and {len(result.test):,} test records in {out}")
+    for reason, count in result.dropped.items():
+        CONSOLE.print(f"  left out, {reason}: {count:,}")
+    if result.agreement:
+        for side in ("in", "out"):
+            one = result.agreement[side]
+            values = ", ".join(f"{k} {v:.3f}" for k, v in one.items() if v is not None)
+            CONSOLE.print(f"  labels '{side}' against the exact ones: {values}")
+    CONSOLE.print(f"  asked: {limits.summary()}", markup=False)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A data set; without one, a list.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder for it.")] = Path("data/downloads"),
+    offline: Annotated[Path | None, typer.Option(help="Take the files from this folder.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Base URL to fetch from instead.")] = None,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives")] = False,
+) -> None:
+    """Get published data: resumable, checked where checksums are published."""
+    from .console import CONSOLE
+    from .data.fetch import SETS
+    from .data.fetch import fetch as get
+
+    if name is None:
+        for known in SETS.names():
+            CONSOLE.print(f"{known:15}{SETS.get(known).about}", markup=False)
+        return
+    with _bytes_bar() as progress:
+        paths = get(
+            name, to, offline=offline, mirror=mirror, keep_archives=keep_archives, progress=progress
+        )
+    for path in paths:
+        print(path)
+
+
+@app.command()
+def verify(
+    path: Files,
+    images: Images = None,
+    rephrase_images: Rephrased = None,
+    kind: Annotated[str | None, typer.Option(help="fgvedit, e-vqa or e-ic.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="clip, a folder, a hub name or none.")] = "clip",
+    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes for images.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Report to a file; - prints.")
+    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write cleaned copies to this folder.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count, too.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Findings to print of each kind.")] = 3,
+) -> None:
+    """Is it fit for use? Exit code 0: yes, 1: no, 2: it could not be found out."""
+    from .data.schema import PUBLISHED
+    from .data.verify import verify as check
+
+    if kind is not None and kind not in PUBLISHED:
+        raise ConfigError(f"unknown kind {kind!r}; known: {', '.join(PUBLISHED)}")
+    report = check(
+        path,
+        images,
+        rephrase_images=rephrase_images,
+        kind=kind,  # type: ignore[arg-type]
+        tokenizer=None if tokenizer == "none" else tokenizer,
+        max_tokens=max_tokens,
+        workers=workers,
+        fix=fix,
+    )
+    if as_json is not None and str(as_json) == "-":
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show_report(report, show, fix)
+        if as_json is not None:
+            from .files import write_json
+
+            write_json(as_json, report.to_json())
+    raise typer.Exit(report.exit_code(strict=strict))
+
+
+@app.command()
+def preview(
+    path: Files,
+    images: Images = None,
+    rephrase_images: Rephrased = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
+    limit: Annotated[int, typer.Option(min=0, help="Records per file; 0: all.")] = 200,
+    side: Annotated[int, typer.Option(min=16, help="Size of the pictures.")] = 256,
+    title: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """One HTML page of records, with pictures, filters and search; needs no server."""
+    from .data.preview import write_preview
+
+    n = write_preview(
+        path,
+        out,
+        images=images,
+        rephrase_images=rephrase_images,
+        limit=limit or None,
+        side=side,
+        title=title,
+    )
+    print(f"{out}: {n:,} records, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def stats(
+    path: Files,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plots: Annotated[Path | None, typer.Option(help="Folder for plots (PNG).")] = None,
+) -> None:
+    """The tables and plots that a data card needs, as Markdown."""
+    from .data import stats as module
+
+    found = module.describe(path)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else module.markdown(found))
+    for made in module.plots(found, plots) if plots is not None else []:
+        if not as_json:
+            print(made)
+
+
+@app.command()
+def card(
+    path: Annotated[Path, typer.Argument(help="A folder of records, or a file.")],
+    out: Annotated[Path | None, typer.Option(help="By default README.md beside them.")] = None,
+    name: Annotated[str | None, typer.Option()] = None,
+    license: Annotated[str, typer.Option(help="As the Hub abbreviates it.")] = "other",
+) -> None:
+    """Write a data card to fill in; what is known is filled in already."""
+    from .data.card import write_card
+
+    out = out or (path if path.is_dir() else path.parent) / "README.md"
+    if out.exists():
+        raise ConfigError(f"{out} is there already", remedy="name another file with --out")
+    write_card(path, out, name=name, license=license)
+    print(out)
+
+
+@app.command()
+def push(
+    path: Files,
+    repo: Annotated[str, typer.Option(help="owner/name on the Hugging Face Hub.")],
+    images: Images = None,
+    kind: Annotated[str, typer.Option(help="fgvedit, e-vqa or e-ic.")] = "fgvedit",
+    card: Annotated[Path | None, typer.Option(help="Data card to put there.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="By default it is private.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out.")] = False,
+) -> None:
+    """Upload records and their pictures to the Hugging Face Hub as Parquet."""
+    from .data.interop import push as upload
+    from .data.raw import record_files
+    from .registry import DATASETS
+
+    reader = DATASETS.get(kind)
+    splits = {
+        file.stem: reader(file, image_root=images, skip_bad=skip_bad) for file in record_files(path)
+    }
+    text = card.read_text(encoding="utf-8") if card is not None else None
+    print(upload(splits, repo, card=text, private=not public))
+
+
+def _judge(kind: str, model: str, *, dry_run: bool, **options: Any) -> Any:
+    from .data.construct.judge import ChatJudge
+
+    device, dtype = options.pop("device"), options.pop("dtype")
+    if kind == "chat":
+        if dry_run and options["base_url"] is None:  # nothing is sent, so no key is needed
+            options["base_url"] = "http://127.0.0.1:9/v1"
+        return ChatJudge(model, **options)
+    if kind != "local":
+        raise ConfigError(f"unknown judge {kind!r}; known: chat, local")
+    from .data.construct.local_judge import LocalJudge
+
+    return LocalJudge(model, device=device, dtype=dtype)
+
+
+def _prices(text: str) -> tuple[float, float]:
+    try:
+        first, second = (float(x) for x in text.split(","))
+    except ValueError:
+        raise ConfigError(f"prices is {text!r}; write for example 0.15,0.60") from None
+    return first, second
+
+
+def _parameters(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except ValueError as error:
+        raise ConfigError(f"params is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError("params is not a JSON object")
+    return value
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from .console import progress_bars
+
+    with progress_bars() as bars:
+        yield bars(what)
+
+
+@contextmanager
+def _bytes_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from .console import ERRORS
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=ERRORS, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, there: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=there, total=total)
+
+        yield update
+
+
+def _show_report(report: Report, show: int, fix: Path | None) -> None:
+    from .console import CONSOLE
+
+    for file, about in report.files.items():
+        expected = f", published {about['published']:,}" if about["published"] else ""
+        text = f"{file}: {about['records']:,} {about['kind']} records{expected}"
+        CONSOLE.print(text, markup=False, soft_wrap=True)
+    if report.images:
+        counts = ", ".join(f"{key} {value:,}" for key, value in report.images.items())
+        CONSOLE.print(f"images: {counts}", markup=False, soft_wrap=True)
+    for level, found in (("error", report.errors), ("warning", report.warnings)):
+        groups: dict[str, list[Any]] = {}
+        for finding in found:
+            groups.setdefault(finding.check, []).append(finding)
+        for check, members in groups.items():
+            colour = "red" if level == "error" else "yellow"
+            CONSOLE.print(f"[{colour}]{level}[/] {check}: {len(members):,}")
+            for one in members[:show]:
+                parts = [
+                    Path(one.file).name if one.file else None,
+                    f"record {one.record}" if one.record is not None else None,
+                    one.field,
+                ]
+                place = ", ".join(part for part in parts if part)
+                text = f"  {place}: {one.message}" if place else f"  {one.message}"
+                CONSOLE.print(text, markup=False, soft_wrap=True)
+            if len(members) > show:
+                CONSOLE.print(f"  ... and {len(members) - show:,} more", style="dim")
+    for file, items in report.dropped.items():
+        name = Path(file).name
+        CONSOLE.print(f"{name}: {len(items):,} records left out of {fix}/{name}", markup=False)
+    n_errors, n_warnings = len(report.errors), len(report.warnings)
+    verdict = "not fit for use" if n_errors else "fit for use"
+    CONSOLE.print(f"{verdict}: {n_errors:,} errors, {n_warnings:,} warnings")

@@ -1,0 +1,147 @@
+"""The records' schemas, and everything that can be wrong with one record by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .optional import need
+
+Kind = Literal["fgvedit", "e-vqa", "e-ic"]
+IMAGE_FIELDS = ("image", "image_rephrase", "m_loc")
+# (train, test): records in the published files. The paper of E-VQA says 6,346 for train; its file
+# has 6,345.
+PUBLISHED: dict[str, tuple[int, int]] = {
+    "fgvedit": (8334, 2778),
+    "e-vqa": (6345, 2093),
+    "e-ic": (2849, 1000),
+}
+_PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"), ("loc", "loc_ans"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a data set.
+
+    Attributes:
+        level: "error": the record cannot be used; "warning": look at it.
+        check: what was looked for, a short name to filter by.
+        record: index in the file; None: the file as a whole.
+    """
+
+    level: Literal["error", "warning"]
+    check: str
+    message: str
+    record: int | None = None
+    field: str | None = None
+    file: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def guess_kind(records: list[Any]) -> Kind:
+    """FGVEdit has visual scopes; E-IC asks for captions; else it is E-VQA."""
+    first = next((r for r in records if isinstance(r, dict)), {})
+    if any(key.startswith("fg_") for key in first):
+        return "fgvedit"
+    texts = [str(r.get("src", "")) for r in records[:20] if isinstance(r, dict)]
+    captions = bool(texts) and all(text.lower().startswith("a photo of") for text in texts)
+    return "e-ic" if captions else "e-vqa"
+
+
+def model_of(kind: Kind) -> Any:
+    """The pydantic model of one record.
+
+    Raises:
+        ConfigError: pydantic is not installed.
+    """
+    pydantic = need("pydantic", "verifying records")
+    from typing import Annotated
+
+    text = Annotated[
+        str, pydantic.StringConstraints(strip_whitespace=True, min_length=1, strict=True)
+    ]
+    texts = text | Annotated[list[text], pydantic.Field(min_length=1)]
+    pair = pydantic.create_model("Pair", q=(text, ...), a=(text, ...))
+    extra = pydantic.create_model(
+        "Extra", **{s: (list[pair], pydantic.Field(default_factory=list)) for s in ("in", "out")}
+    )
+    required = {"src": text, "alt": text, "image": text, "loc": texts, "loc_ans": texts}
+    fields: dict[str, Any] = {name: (kind_, ...) for name, kind_ in required.items()}
+    fields["rephrase"] = (texts, ...)
+    optional = {"case_id": str | int, "pred": str, "fg_extra": extra}
+    if kind == "fgvedit":
+        optional |= {"image_rephrase": text, "m_loc": text, "m_loc_q": texts, "m_loc_a": texts}
+        optional |= {name: texts for pair_ in _PAIRS[:2] for name in pair_}
+    else:
+        for name in ("image_rephrase", "m_loc", "m_loc_q", "m_loc_a"):
+            fields[name] = (text, ...)
+    fields |= {name: (kind_ | None, None) for name, kind_ in optional.items()}
+    return pydantic.create_model(f"{kind} record", **fields)
+
+
+def schema_findings(records: list[Any], kind: Kind) -> Iterator[Finding]:
+    """Missing, empty and mistyped fields."""
+    from pydantic import ValidationError
+
+    model = model_of(kind)
+    for index, record in enumerate(records):
+        try:
+            model.model_validate(record)
+        except (ValidationError, RecursionError) as error:
+            listed = error.errors() if isinstance(error, ValidationError) else []
+            seen: set[str | None] = set()
+            for one in listed or [{"loc": (), "msg": "nested too deeply"}]:
+                field = str(one["loc"][0]) if one["loc"] else None
+                if field not in seen:  # a union reports every branch
+                    seen.add(field)
+                    yield Finding("error", "schema", one["msg"], index, field)
+
+
+def as_list(value: Any) -> list[str]:
+    """A field's texts: it may be one, a list, or absent."""
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, str) and v.strip()]
+
+
+def fold(text: Any) -> str:
+    """For comparing wordings: case, spaces and a final mark do not count."""
+    return " ".join(str(text).lower().split()).rstrip("?.! ")
+
+
+def content_findings(record: dict[str, Any], index: int, kind: Kind) -> Iterator[Finding]:
+    """Contradictions within one record whose schema is right."""
+    for question, answer in _PAIRS:
+        asked, answered = as_list(record.get(question)), as_list(record.get(answer))
+        if len(asked) != len(answered):
+            message = f"{len(answered)} answers for {len(asked)} questions"
+            yield Finding("error", "pairs", message, index, answer)
+    src, alt = fold(record["src"]), fold(record["alt"])
+    if isinstance(record.get("pred"), str) and fold(record["pred"]) == alt:
+        yield Finding("warning", "no-change", "the new answer is the old one", index, "alt")
+    if kind != "e-ic" and src in {fold(t) for t in as_list(record["rephrase"])}:
+        yield Finding("warning", "rephrase", "the rephrase is the question itself", index)
+    inside = dict(_pairs(record, "fg_gen", "in"))
+    outside = dict(_pairs(record, "fg_loc", "out"))
+    if kind == "fgvedit" and not inside and not outside:
+        message = "no question in or out of visual scope"
+        yield Finding("error", "scopes", message, index, "fg_gen_q")
+    for question in sorted(set(inside) & set(outside)):
+        message = f"both in and out of scope: {question!r}"
+        yield Finding("error", "contradiction", message, index, "fg_loc_q")
+    if src in outside:
+        message = "the edit's own question is listed as out of scope"
+        yield Finding("error", "contradiction", message, index, "fg_loc_q")
+    if inside.get(src, alt) != alt:
+        message = f"the edit's own question has the answer {inside[src]!r} in scope"
+        yield Finding("error", "contradiction", message, index, "fg_gen_a")
+
+
+def _pairs(record: dict[str, Any], name: str, side: str) -> Iterator[tuple[str, str]]:
+    questions, answers = as_list(record.get(f"{name}_q")), as_list(record.get(f"{name}_a"))
+    yield from ((fold(q), fold(a)) for q, a in zip(questions, answers, strict=False))
+    extra = record.get("fg_extra") or {}
+    for item in extra.get(side) or []:
+        yield fold(item["q"]), fold(item["a"])
