@@ -167,12 +167,12 @@ def _record_findings(
             name = str(record["case_id"])
             if names.setdefault(name, index) != index:
                 message = f"case_id {name!r} is also that of record {names[name]}"
-                yield Finding("error", "duplicate", message, index, "case_id")
+                yield Finding("error", "case-id", message, index, "case_id")
         place = (fold(record["src"]), record["image"].strip())
         earlier, alt = first.setdefault(place, (index, fold(record["alt"])))
         if earlier != index and fold(record["alt"]) == alt:
             message = f"the same edit as record {earlier}"
-            yield Finding("error", "duplicate", message, index, "src")
+            yield Finding("warning", "duplicate", message, index, "src")
         elif earlier != index:
             message = f"record {earlier} edits the same question and image to {alt!r}"
             yield Finding("warning", "contradiction", message, index, "alt")
@@ -284,7 +284,9 @@ def _check_leakage(
 
 def _fix(report: Report, contents: dict[Path, list[Any]], folder: Path) -> None:
     reasons: dict[str, dict[int, str]] = defaultdict(dict)
-    for finding in report.errors:
+    for finding in report.findings:
+        if finding.level == "warning" and finding.check != "duplicate":
+            continue
         if finding.record is not None and finding.file is not None:
             reasons[finding.file].setdefault(
                 finding.record, f"{finding.field or 'record'}: {finding.message}"
