@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -270,6 +272,7 @@ def list_names(
 
 def main() -> None:
     """Entry point: our own errors are one message and exit code 2; with --debug a traceback."""
+    _be_quiet()
     try:
         app()
     except EasyEditMMError as error:
@@ -279,6 +282,15 @@ def main() -> None:
 
         show_error(error)
         sys.exit(2)
+
+
+def _be_quiet() -> None:
+    """Keep other packages' deprecation talk away from the results, in child processes too."""
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @contextmanager
@@ -325,14 +337,14 @@ def _say_skipped(records: Any) -> None:
 
 
 def _show_run(run: Any, rows: list[dict]) -> None:
+    from rich.markup import escape
+
     from .console import CONSOLE
-    from .evaluation.tables import footer, rich_tables
+    from .evaluation.tables import print_tables
 
     for note in run.notes:
-        CONSOLE.print(f"[yellow]note[/] {note}")
-    for table in rich_tables(rows, intervals=CONSOLE.width >= 150):
-        CONSOLE.print(table)
-    CONSOLE.print(footer(rows, run.environment()).replace("  \n", "\n"), style="dim", markup=False)
+        CONSOLE.print(f"[yellow]note[/] {escape(note)}")
+    print_tables(CONSOLE, rows, run.environment())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .console import CONSOLE
 from .data import EditRecord, FGVEditDataset
 from .errors import BridgeError, EasyEditMMError
 from .evaluation import Protocol, RunFolder
-from .evaluation.tables import footer, rich_tables
+from .evaluation.tables import print_tables
 from .live import Line, answer_table, ask_around
 from .parallel import Reporter, run_parallel
 
@@ -66,9 +66,7 @@ def run_demo(
         run.summarise()
     rows = run.rows()
     CONSOLE.print()
-    for table in rich_tables(rows):
-        CONSOLE.print(table)
-    CONSOLE.print(footer(rows, run.environment()).replace("  \n", "\n"), style="dim", markup=False)
+    print_tables(CONSOLE, rows, run.environment())
     CONSOLE.print(
         f"\nEvery case: {path}/cases.jsonl   table: {path}/table.md   picture: {path}/example.png",
         markup=False,
@@ -126,14 +124,16 @@ def _given(folders: dict[str, str], method: str) -> dict[str, str]:
 
 
 def example_record() -> EditRecord:
-    """The first colour edit of the test set whose picture holds several further things."""
+    """The first colour edit of the test set whose questions name two further things or more."""
     from .scenes.records import ensure_scenes
-    from .scenes.world import COLORS
+    from .scenes.world import COLORS, SHAPES
 
     files = ensure_scenes()
     dataset = FGVEditDataset(files.test, 100, image_root=files.images, check="off", extra=True)
     for record in dataset:
-        if record.edit.answer in COLORS and len(record.out_scope) >= 4:
+        words = " ".join(question.text for question in record.out_scope)
+        others = sum(shape in words for shape in SHAPES)
+        if record.edit.answer in COLORS and others >= 2:
             return record
     return dataset[0]
 

@@ -78,19 +78,20 @@ def answer_table(edit: Question, lines: Sequence[Line]) -> Table:
     noted = any(line.note for line in lines)
     for column in (*(["kind"] if noted else []), "question", "before", "after"):
         table.add_column(column)
-    table.add_column("answered by")
-    table.add_column("scope score", justify="right")
+    table.add_column("answered by", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
     for line in lines:
+        plain = line.question.image is None and not line.note
         mark = {None: "", True: " [green]✓[/]", False: " [red]✗[/]"}[line.right]
         table.add_row(
             *([line.note] if noted else []),
-            escape(line.question.text) + ("" if line.question.image else " [dim](no picture)[/]"),
+            escape(line.question.text) + (" [dim](no picture)[/]" if plain else ""),
             escape(line.before),
             ("[bold]" if line.after != line.before else "[dim]")
             + escape(line.after)
             + "[/]"
             + mark,
-            "base model" if line.route is None else f"edit {line.route}",
+            "base" if line.route is None else f"edit {line.route}",
             "" if line.score is None else f"{line.score:.3f}",
         )
     return table

@@ -28,14 +28,15 @@ def draw_example(path: Path, record: EditRecord, lines: Sequence[Line], subtitle
     scene = figure.add_axes((0.015, 0.06, 0.30, 0.74))
     scene.imshow(open_image(record.edit.image), interpolation="nearest")
     scene.set_axis_off()
-    figure.text(0.015, 0.955, "One edit", fontsize=15, weight="bold", color=INK, va="top")
-    figure.text(0.015, 0.955 - 0.36 / height, subtitle, fontsize=10, color=MUTED, va="top")
+    edit = f"{record.edit.text} → {record.edit.answer}"
+    figure.text(0.015, 0.955, _fit(edit, 42), fontsize=12, weight="bold", color=INK, va="top")
+    figure.text(0.015, 0.955 - 0.34 / height, subtitle, fontsize=10, color=MUTED, va="top")
     sheet = figure.add_axes((0.335, 0.0, 0.655, 1.0))
     sheet.set_axis_off()
     sheet.set_xlim(0, 1)
     sheet.set_ylim(0, height)
     top = height - 0.45
-    columns = (0.0, 0.155, 0.60, 0.745, 0.90)
+    columns = (0.0, 0.125, 0.565, 0.71, 0.855)
     for x, text in zip(columns, ("", "question", "before", "after", "answered by"), strict=True):
         sheet.text(x, top, text, fontsize=10, color=MUTED, va="center")
     sheet.plot((0, 1), (top - 0.24,) * 2, color="#d1d5db", linewidth=1)
@@ -45,12 +46,12 @@ def draw_example(path: Path, record: EditRecord, lines: Sequence[Line], subtitle
         color = {None: INK, True: GOOD, False: BAD}[line.right]
         sheet.text(columns[0], y, line.note, fontsize=9, color=MUTED, va="center")
         sheet.text(columns[1], y, _fit(line.question.text, 44), fontsize=10, color=INK, va="center")
-        sheet.text(columns[2], y, _fit(line.before, 14), fontsize=10, color=INK, va="center")
+        sheet.text(columns[2], y, _fit(line.before, 13), fontsize=10, color=INK, va="center")
         weight = "bold" if changed else "normal"
         sheet.text(
             columns[3],
             y,
-            _fit(line.after, 14),
+            _fit(line.after, 13),
             fontsize=10,
             color=color,
             va="center",

@@ -191,7 +191,7 @@ def test_ask_shows_answers_before_and_after_with_route_and_score(data, loaded, r
     assert code == 0 and "edit: what color is the circle? -> green" in out
     lines = {line.split("│")[1].strip(): line for line in out.splitlines() if "│" in line}
     assert "edit e1" in lines["is the circle green?"] and "yes" in lines["is the circle green?"]
-    assert "base model" in lines["what color is the square?"]
+    assert "base" in lines["what color is the square?"]
     assert "0.000" in lines["what is the capital of france? (no picture)"]
     loaded.clear()
     code, _, err = run("ask", "9.png", "q", "a", "--method", "oracle", "--backbone", "tiny")

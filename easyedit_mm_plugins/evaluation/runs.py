@@ -175,6 +175,7 @@ class RunFolder:
     def summarise(self) -> list[dict[str, Any]]:
         """Write ``summary.json`` and ``table.md`` from the finished cases; returns the rows."""
         self._load_cases()
+        self.editors = (self._read_config() or {}).get("editors") or {}
         rows = self.make_rows()
         write_json(self.path / "summary.json", {"format": FORMAT, "rows": rows})
         write_text(self.path / "table.md", markdown(rows, self.environment()))

@@ -10,9 +10,17 @@ from .environment import hardware_line
 from .metrics import SUITES
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
 RowLike = Mapping[str, Any]
+
+_SHORT = {  # for narrow terminals
+    "reliability": "reliab.",
+    "generality": "general.",
+    "specificity": "specific.",
+    "specificity_in": "spec. in",
+    "specificity_out": "spec. out",
+}
 
 _PROTOCOL_TEXT = {
     "generated": "greedy answers, exact match after normalisation",
@@ -75,9 +83,12 @@ def markdown(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def footer(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> str:
+def footer(
+    rows: Sequence[RowLike], env: Mapping[str, Any] | None = None, *, intervals: bool = True
+) -> str:
     """What the numbers mean and where they come from."""
-    notes = ["Percent, mean over cases; in brackets the 95 % bootstrap interval."]
+    brackets = "; in brackets the 95 % bootstrap interval" if intervals else ""
+    notes = [f"Percent, mean over cases{brackets}."]
     for name in dict.fromkeys(row["protocol"] for row in rows):
         notes.append(f"Protocol {name}: {_PROTOCOL_TEXT.get(name, 'unknown here')}.")
     if env:
@@ -87,20 +98,26 @@ def footer(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> str
     return "  \n".join(notes)
 
 
-def rich_tables(rows: Sequence[RowLike], *, intervals: bool = False) -> list[Table]:
-    """One terminal table for each group of rows."""
+def print_tables(
+    console: Console, rows: Sequence[RowLike], env: Mapping[str, Any] | None = None
+) -> None:
+    """Print all rows to a terminal, as wide as it allows, the protocol and hardware below."""
     from rich.table import Table
 
-    tables = []
+    wide, full = console.width >= 110, console.width >= 160
     for key, members in groups(rows):
         table = Table(title=title(key, members), title_justify="left", title_style="bold")
         table.add_column("method", no_wrap=True)
         names = columns(members[0])
         for name in names:
-            table.add_column(name.replace("specificity_", "spec. "), justify="right")
-        table.add_column("s", justify="right", style="dim")
+            shown = name if wide else _SHORT.get(name, name)
+            table.add_column(shown.replace("_", " "), justify="right", no_wrap=True)
+        if wide:
+            table.add_column("s", justify="right", style="dim")
         for row in members:
-            cells = [cell(row, name, interval=intervals) for name in names]
-            table.add_row(row["method"], *cells, f"{row['seconds']:.0f}")
-        tables.append(table)
-    return tables
+            cells = [cell(row, name, interval=full) for name in names]
+            seconds = [f"{row['seconds']:.0f}"] if wide else []
+            table.add_row(row["method"], *cells, *seconds)
+        console.print(table)
+    text = footer(rows, env, intervals=full).replace("  \n", "\n")
+    console.print(text, style="dim", markup=False, soft_wrap=True)
