@@ -17,7 +17,7 @@ from .config import (
 )
 from .counterfactual import COUNTERFACTUALS, Counterfactual, SmallLM
 from .fusion import FUSIONS
-from .memory import EditMemory, Hit
+from .memory import EditMemory
 from .model import MSCKE
 from .similarity import SIMILARITIES
 from .training import MSCKETrainer
@@ -30,7 +30,6 @@ __all__ = [
     "Counterfactual",
     "CounterfactualConfig",
     "EditMemory",
-    "Hit",
     "MSCKEHyperParams",
     "MSCKETrainer",
     "MSCKETrainingHyperParams",

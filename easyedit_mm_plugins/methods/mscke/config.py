@@ -133,8 +133,8 @@ class CounterfactualConfig:
         lm: Hugging Face name or folder of a causal language model with the base model's vocabulary
             (released for BLIP-2: facebook/opt-125m), or a mapping that is its configuration, to be
             built with random weights.
-        drop_image: probability in training of hiding the image, so that the edit's own words are
-            not overruled by what the picture shows. Ours; the release has none.
+        drop_image: probability in training of hiding a batch's images, so that the model learns to
+            follow the edit's words and not what the picture shows. Ours; the release has none.
     """
 
     kind: str = "small-lm"

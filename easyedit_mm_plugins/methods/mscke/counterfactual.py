@@ -152,15 +152,14 @@ class SmallLM(nn.Module, Counterfactual):
         *,
         with_answers: bool = False,
         stop: bool = False,
-        hidden: Sequence[bool] | None = None,
+        hidden: bool = False,
     ) -> list[Row]:
         """One :class:`Row` a pair; ``stop`` adds the end token to the answer, as training needs.
 
-        ``hidden`` marks rows whose image is left out of the sequence (their prompt stays).
+        ``hidden`` leaves the images out of the sequences; the prompts stay as they are.
         """
         base = self.backbone
-        seen = [q.image is not None and not (hidden and hidden[i]) for i, q in enumerate(queries)]
-        pictured = [i for i, s in enumerate(seen) if s]
+        pictured = [i for i, q in enumerate(queries) if q.image is not None and not hidden]
         features: dict[int, Tensor] = {}
         if pictured:
             encoded = base.image_features([queries[i].image for i in pictured])
@@ -201,7 +200,7 @@ class SmallLM(nn.Module, Counterfactual):
         self,
         edits: Sequence[Question],
         queries: Sequence[Question],
-        hidden: Sequence[bool] | None = None,
+        hidden: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Mean negative log likelihood of each answer and its end, and whether greedy decoding
         would give just that answer: ``[B]`` and bool ``[B]``."""

@@ -96,11 +96,10 @@ def counterfactual_losses(
 ) -> tuple[dict[str, Tensor], dict[str, list[bool]]]:
     """Mean nll by kind of in-scope query, and which would be answered exactly by greedy decoding.
 
-    With ``rng`` images are hidden at the rate of the model's ``drop_image``.
+    With ``rng`` the batch's images are hidden with the probability ``drop_image`` of the model.
     """
     inside = [a for a in drawn.queries if a.kind in INSIDE]
-    rate = model.config.drop_image
-    hidden = [rng.random() < rate for _ in inside] if rng and rate else None
+    hidden = rng is not None and rng.random() < model.config.drop_image
     edits = [drawn.edits[a.record] for a in inside]
     loss, exact = model.nll(edits, [a.question for a in inside], hidden)
     losses, answered = {}, {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,20 +15,11 @@ from ...data import ImageLike, Question, open_image
 from ...errors import CheckpointError, ConfigError
 from ...files import atomic_path, write_json
 from ...registry import did_you_mean
+from ..routed import Hit
 from .checkpoint import read_config, read_tensors, save_tensors
 
 # Queries [B, Z] and keys [N, Z] to rho [B, N].
 Similarity = Callable[[Tensor, Tensor], Tensor]
-
-
-class Hit(NamedTuple):
-    """The most similar edit k* of a query and its similarity rho (eq. 1-2).
-
-    ``id`` is ``None`` (and ``score`` 0) where the query may see no edit.
-    """
-
-    id: str | None
-    score: float
 
 
 class EditMemory:
@@ -126,9 +116,7 @@ class EditMemory:
             ConfigError: ``visible`` has another length than ``queries``.
         """
         if visible is not None and len(visible) != len(queries):
-            raise ConfigError(
-                f"visible has {len(visible)} rows, there are {len(queries)} questions"
-            )
+            raise ConfigError(f"visible has {len(visible)} rows for {len(queries)} questions")
         if not len(self) or not len(queries):
             return [Hit(None, 0.0)] * len(queries)
         rho = similarity(queries, self.keys)

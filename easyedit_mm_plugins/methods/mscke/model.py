@@ -13,17 +13,18 @@ from ...backbones.base import Backbone
 from ...data import Question
 from ...errors import CheckpointError, ConfigError
 from ...files import write_json
-from ..base import Answer, Editor, Forced, Visible, force_with_base
+from ..base import Visible
+from ..routed import Hit, RoutedEditor
 from .checkpoint import AGAIN, read_config
 from .classifier import ScopeClassifier
-from .config import CounterfactualConfig, ScopeConfig, check_unit
+from .config import CounterfactualConfig, ScopeConfig
 from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
-from .memory import EditMemory, Hit
+from .memory import EditMemory
 
 FORMAT = 1
 
 
-class MSCKE(Editor):
+class MSCKE(RoutedEditor):
     """Edits a frozen vision-language model from outside.
 
     A query whose similarity rho to its nearest edit reaches the threshold is answered by the
@@ -40,7 +41,6 @@ class MSCKE(Editor):
     """
 
     name: ClassVar[str] = "mscke"
-    isolates_rows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,12 +49,8 @@ class MSCKE(Editor):
         counterfactual: Counterfactual,
         threshold: float = 0.5,
     ) -> None:
-        super().__init__(backbone)
+        super().__init__(backbone, counterfactual, threshold)
         self.scope = scope.eval()
-        self.counterfactual = counterfactual
-        if isinstance(counterfactual, torch.nn.Module):
-            counterfactual.eval()
-        self.threshold = threshold
         self.memory = EditMemory(scope.config.dim, scope.null.device)
 
     @classmethod
@@ -74,15 +70,6 @@ class MSCKE(Editor):
             model.to(device)
         return cls(backbone, classifier, model, threshold)
 
-    @property
-    def threshold(self) -> float:
-        """rho at or above it is in scope."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = check_unit(value, "threshold")
-
     # Edits ------------------------------------------------------------------------------------
 
     @property
@@ -100,10 +87,11 @@ class MSCKE(Editor):
         """
         edits = list(edits)
         self.check_edits(edits)
-        features = self.scope.eval().encode_edits(edits)
+        scope = self.scope.eval()
+        parts = [scope.encode_edits(edits[i : i + 64]) for i in range(0, len(edits), 64)]
         for edit in edits:
             self.counterfactual.prepare(edit)
-        return self.memory.add(edits, features)
+        return self.memory.add(edits, torch.cat(parts)) if parts else []
 
     def remove(self, ids: Collection[str]) -> None:
         """Take edits back.
@@ -123,66 +111,6 @@ class MSCKE(Editor):
             return [Hit(None, 0.0)] * len(questions)
         queries = self.scope.eval().encode_queries(questions)
         return self.memory.lookup(queries, self.scope.similarity, visible)
-
-    def generate(
-        self,
-        questions: Sequence[Question],
-        *,
-        visible: Visible = None,
-        max_new_tokens: int = 8,
-        **kwargs: Any,
-    ) -> list[Answer]:
-        """Answers under the edits in force, each row by its own route; greedy by default."""
-        hits = self.route(questions, visible=visible)
-        inside, outside = self._split(hits)
-        answers: dict[int, Answer] = {}
-        if outside:
-            texts = self.backbone.generate(
-                [questions[i] for i in outside], max_new_tokens=max_new_tokens, **kwargs
-            )
-            for i, text in zip(outside, texts, strict=True):
-                answers[i] = Answer(text, None, self._score(hits[i]))
-        if inside:
-            texts = self.counterfactual.generate(
-                [self.memory[hits[i].id] for i in inside],
-                [questions[i] for i in inside],
-                max_new_tokens=max_new_tokens,
-                **kwargs,
-            )
-            for i, text in zip(inside, texts, strict=True):
-                answers[i] = Answer(text, hits[i].id, hits[i].score)
-        return [answers[i] for i in range(len(questions))]
-
-    @torch.no_grad()
-    def force(
-        self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
-    ) -> list[Forced]:
-        """Teacher-forced predictions, routed as in :meth:`generate`: the answer never decides."""
-        hits = self.route(questions, visible=visible)
-        inside, outside = self._split(hits)
-        forced: dict[int, Forced] = {}
-        if outside:
-            rows = force_with_base(self.backbone, [questions[i] for i in outside], top_k)
-            for i, row in zip(outside, rows, strict=True):
-                forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
-        if inside:
-            logits = self.counterfactual.answer_logits(
-                [self.memory[hits[i].id] for i in inside], [questions[i] for i in inside]
-            )
-            for i, row in zip(inside, logits, strict=True):
-                ids = self.backbone.answer_ids(questions[i].answer)
-                top = row.topk(top_k, dim=-1).indices.cpu()
-                forced[i] = Forced(ids, top, hits[i].id, hits[i].score)
-        return [forced[i] for i in range(len(questions))]
-
-    def _split(self, hits: Sequence[Hit]) -> tuple[list[int], list[int]]:
-        inside = [i for i, h in enumerate(hits) if h.id is not None and h.score >= self.threshold]
-        taken = set(inside)
-        return inside, [i for i in range(len(hits)) if i not in taken]
-
-    @staticmethod
-    def _score(hit: Hit) -> float | None:
-        return None if hit.id is None else hit.score
 
     def describe(self) -> dict[str, Any]:
         """Threshold, fusion, similarity, encoder and counterfactual model."""

@@ -39,7 +39,7 @@ from .resume import read_state, write_state
 LOG = logging.getLogger(__name__)
 # Settings that may change between a stopped run and its continuation.
 _FREE = ("device", "results_dir", "log_interval", "model_save_pt", "silent", "debug", "save")
-_STATE = ("step", "best", "best_step", "history")
+_STATE = ("step", "best", "best_step", "history", "running")
 
 
 class MSCKETrainer:
@@ -83,6 +83,7 @@ class MSCKETrainer:
         self.best: float | None = None
         self.best_step = 0
         self.history: list[dict[str, Any]] = []
+        self.running: dict[str, list[float]] = {}  # what the next log line will average
         self.modules: dict[str, nn.Module] = {p: getattr(editor, p) for p in self.parts}
         self.optimizer = self._optimizer()
 
@@ -105,7 +106,7 @@ class MSCKETrainer:
         finally:
             backbone.cached_images = cached
             self._mode(training=False)
-        if (self.out_dir / "best" / "config.json").is_file():
+        if self.hparams.save and self.best is not None:
             self._load_best()
         elif self.hparams.save:
             self._save_best()
@@ -115,22 +116,21 @@ class MSCKETrainer:
         hp = self.hparams
         quiet = hp.silent or not sys.stderr.isatty()
         bar = tqdm(total=self.total, initial=self.step, disable=quiet, desc="MSCKE", leave=False)
-        sums: dict[str, list[float]] = defaultdict(list)
         while self.step < self.total:
             for key, value in self.train_step().items():
-                sums[key].append(value)
+                self.running.setdefault(key, []).append(value)
             bar.update()
             if self.step % hp.log_interval == 0 or self.step == self.total:
-                means = {key: sum(v) / len(v) for key, v in sums.items()}
+                means = {key: sum(v) / len(v) for key, v in self.running.items()}
                 self._note(means)
                 bar.set_postfix(loss=f"{means['loss/total']:.4f}")
-                sums.clear()
+                self.running = {}
             last = self.step == self.total
             if self.val and (self.step % hp.val_interval == 0 or last):
                 improved = self._judge(self.validate())
                 if improved and hp.save:
                     self._save_best()
-            whole = self.step % hp.accumulate_bs == 0
+            whole = self.step % hp.accumulate_bs == 0 or last
             if hp.save and whole and (self.step % hp.model_save_pt < hp.accumulate_bs or last):
                 self.save()
             if self.best is not None and self.step - self.best_step >= hp.early_stop_patience:
