@@ -9,7 +9,7 @@ from PIL import Image
 from easyedit_mm_plugins.bridge.backbones import blip_pixels
 from easyedit_mm_plugins.bridge.edited import EditedModel
 
-from .bridge_fixtures import hparams_for
+from .bridge_helpers import hparams_for
 
 pytest_plugins = ["tests.bridge_fixtures"]
 

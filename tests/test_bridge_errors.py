@@ -15,7 +15,7 @@ from easyedit_mm_plugins.errors import (
     UnknownNameError,
 )
 
-from .bridge_fixtures import hparams_for
+from .bridge_helpers import hparams_for
 
 pytest_plugins = ["tests.bridge_fixtures"]
 
@@ -83,6 +83,13 @@ def test_what_doctor_is_told(registered, blip2_fields, minigpt4_fields):
     assert set(found) == {"name", "state_dict_file", "coco_image", "archive"}
     assert not found["name"].blocking and found["state_dict_file"].blocking
     assert all(m.remedy and m.what for m in found.values())
+    parts = {
+        "scope": {"encoder": "ViT-B-32", "pretrained": "openai"},
+        "counterfactual": {"lm": "a/b"},
+    }
+    wheres = [m.where for m in missing_for({**blip2_fields, **parts})]
+    assert wheres == ["counterfactual.lm=a/b", "scope.encoder=ViT-B-32, scope.pretrained=openai"]
+    assert missing_for({**blip2_fields, **parts, "archive": blip2_fields["name"]}) == []
     assert "use one of" in missing_for({"model_name": "blip3"})[0].remedy
     assert missing_for({})[0].where == "model_name"
 

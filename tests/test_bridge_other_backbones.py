@@ -6,7 +6,7 @@ import torch
 from easyedit_mm_plugins.methods.mscke import MSCKE, MSCKEHyperParams
 from easyedit_mm_plugins.registry import BACKBONES
 
-from .bridge_fixtures import evqa, hparams_for
+from .bridge_helpers import evqa, hparams_for
 from .conftest import build_tiny
 
 pytest_plugins = ["tests.bridge_fixtures"]
@@ -53,13 +53,26 @@ def test_a_third_partys_backbone(registered, third_party, tiny):
     with torch.no_grad():
         base = editor.backbone.answer_logits(edited.questions(samples))
     torch.testing.assert_close(ours.logits[1][before[1]], base[1], atol=1e-4, rtol=1e-4)
-    model, _ = registered.edit_algs["PARROT"](
-        editor.model,
-        editor.tok,
-        {"prompt": question, "target": "red", "image": path},
-        hparams,
-    )
-    assert model.generate(question, path) == ["red"]
+    request = {"prompt": question, "target": "red", "image": path}
+    for copy in (False, True):
+        model, _ = registered.edit_algs["PARROT"](
+            editor.model, editor.tok, request, hparams, copy=copy
+        )
+        assert model.generate(question, path) == ["red"]
+        assert (model.model is editor.model) != copy
+
+
+def test_a_backbone_dies_with_its_editor(registered, third_party):
+    import gc
+    import weakref
+
+    hparams = hparams_for({"model_name": "their-llava", "device": "cpu"})
+    editor = registered.editor_class.from_hparams(hparams)
+    _, edited, _ = editor.edit("what color is the circle ?", "red")
+    model = weakref.ref(editor.model)
+    del editor, edited
+    gc.collect()
+    assert model() is None
 
 
 def test_edit_dataset_of_fgvedit_records(registered, blip2_fields, fgvedit):

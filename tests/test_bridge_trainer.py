@@ -9,7 +9,7 @@ import torch
 from easyedit_mm_plugins.errors import BridgeError, CheckpointError, DataError, UnknownNameError
 from easyedit_mm_plugins.methods.mscke import MSCKE, MSCKEHyperParams, MSCKETrainingHyperParams
 
-from .bridge_fixtures import evqa, hparams_for
+from .bridge_helpers import evqa, hparams_for
 
 pytest_plugins = ["tests.bridge_fixtures"]
 

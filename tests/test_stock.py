@@ -12,7 +12,7 @@ import torch
 from easyedit_mm_plugins import bridge
 
 from . import easyedit_tiny
-from .bridge_fixtures import evqa
+from .bridge_helpers import evqa
 
 pytest_plugins = ["tests.bridge_fixtures"]
 
@@ -150,6 +150,7 @@ SERAC = {
     "accumulate_bs": 1,
     "grad_clip": 100.0,
     "log_interval": 1,
+    "exact_match": False,
 }
 
 

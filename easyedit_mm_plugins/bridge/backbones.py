@@ -66,8 +66,8 @@ class EasyEditBackbone(Backbone):
 
     def pixels(self, images: Sequence[ImageLike]) -> Tensor:
         """Preprocess images into [N, 3, 364, 364]."""
-        stacked = torch.stack([blip_pixels(image) for image in images])
-        return stacked.to(next(self.model.visual_encoder.parameters()).device)
+        device = next(self.model.visual_encoder.parameters()).device
+        return torch.stack([blip_pixels(image).to(device) for image in images])
 
     def _queried(self, pixels: Tensor) -> Tensor:
         """ViT and Q-Former: [N, 3, 364, 364] -> [N, V, Q-Former size]."""

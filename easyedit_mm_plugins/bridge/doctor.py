@@ -78,6 +78,38 @@ def missing_for(hparams: Any) -> list[Missing]:
     if archive and not Path(archive).is_dir():
         remedy = "train an editor, or set archive to its folder"
         missing.append(Missing("trained editor", f"archive={archive}", remedy))
+    if not (archive and Path(archive).is_dir()):  # an archive holds these parts itself
+        missing += _missing_parts(hparams)
+    return missing
+
+
+def _missing_parts(hparams: Any) -> list[Missing]:
+    """Weights that an untrained editor begins from: its scope encoder, its language model."""
+    missing = []
+    scope, lm = _field(hparams, "scope"), _field(_field(hparams, "counterfactual"), "lm")
+    if isinstance(lm, str) and not _model_here(lm):
+        remedy = "fetch it, or set it to a folder or to a configuration"
+        online = bool(_HUB_ID.fullmatch(lm))
+        missing.append(
+            Missing("counterfactual model", f"counterfactual.lm={lm}", remedy, not online)
+        )
+    encoder, tag = _field(scope, "encoder"), _field(scope, "pretrained")
+    if encoder and tag and not (Path(encoder) / "config.json").is_file():
+        try:
+            import open_clip
+            from huggingface_hub import try_to_load_from_cache
+
+            repo = (open_clip.get_pretrained_cfg(encoder, tag) or {}).get("hf_hub", "").rstrip("/")
+            files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+            here = Path(tag).is_file() or any(
+                isinstance(try_to_load_from_cache(repo, name), str) for name in files if repo
+            )
+        except Exception:  # an unusual name: nothing can be said about it
+            here = True
+        if not here:
+            where = f"scope.encoder={encoder}, scope.pretrained={tag}"
+            remedy = "fetch them with open_clip, or set scope.pretrained to a weights file"
+            missing.append(Missing("scope encoder weights", where, remedy, False))
     return missing
 
 
@@ -167,4 +199,5 @@ def _version(package: str) -> str | None:
 
 
 def _field(hparams: Any, name: str) -> Any:
+    """A setting of an object or a mapping, ``None`` where there is none."""
     return hparams.get(name) if isinstance(hparams, dict) else getattr(hparams, name, None)

@@ -87,7 +87,7 @@ def wrap_edit(lookup: Lookup) -> Callable[[Any], Any]:
         def edit(self: Any, *args: Any, **kwargs: Any) -> Any:
             if lookup(getattr(self, "alg_name", "")) is None:
                 return original(self, *args, **kwargs)
-            bound = dict(signature.bind(self, *args, **kwargs).arguments)
+            bound = dict(signature.bind_partial(self, *args, **kwargs).arguments)
             bound.pop("self", None)
             bound |= bound.pop("kwargs", {})
             return edit_requests(self, **bound)
@@ -133,7 +133,9 @@ def executor(cls: type[Editor]) -> Callable[..., tuple[EditedModel, dict]]:
         The base model is never changed, so the weights to put back are always an empty dictionary;
         with ``copy`` the edited model has a base model of its own.
         """
-        backbone = backbone_of(copying.deepcopy(model) if copy else model)
+        backbone = backbone_of(model)
+        if copy:
+            backbone = copying.deepcopy(backbone)
         items = [requests] if isinstance(requests, dict) else list(requests)
         edits = [record_from_item(item, i).edit for i, item in enumerate(items)]
         if not edits:

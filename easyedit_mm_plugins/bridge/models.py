@@ -24,8 +24,9 @@ from .host import Host
 LOG = logging.getLogger(__name__)
 OWN_CLASSES = {"blip2": "Blip2OPT", "minigpt4": "MiniGPT4"}
 
-# Backbones by the model inside, so that EasyEdit's (model, tok, ...) calls find theirs again.
-_BACKBONES: weakref.WeakKeyDictionary[nn.Module, Backbone] = weakref.WeakKeyDictionary()
+# Backbones by id of the model inside, so that EasyEdit's (model, tok, ...) calls find theirs again.
+# A backbone holds its model, so an id cannot be another model's while its entry lives.
+_BACKBONES: weakref.WeakValueDictionary[int, Backbone] = weakref.WeakValueDictionary()
 
 
 def resolve_device(value: Any) -> torch.device:
@@ -106,15 +107,12 @@ def backbone_of(model: Any) -> Backbone:
     """
     if isinstance(model, Backbone):
         return model
-    return _BACKBONES.get(model) or remember(wrap(model))
+    return _BACKBONES.get(id(model)) or remember(wrap(model))
 
 
 def remember(backbone: Backbone) -> Backbone:
-    """Keep the way from the model to its backbone, for as long as the model lives."""
-    backbone_model = backbone.model
-    if backbone_model not in _BACKBONES:
-        _BACKBONES[backbone_model] = backbone
-    return backbone
+    """Let :func:`backbone_of` find ``backbone`` by its model, for as long as somebody holds it."""
+    return _BACKBONES.setdefault(id(backbone.model), backbone)
 
 
 def tokenizer_for(backbone: Backbone, hparams: Any) -> Any:
