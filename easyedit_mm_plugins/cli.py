@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .cli_data import app as data_app
 from .errors import ConfigError, EasyEditMMError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app)
 _STATE = {"debug": False}
 
 Backbone = Annotated[
