@@ -72,6 +72,23 @@ def test_a_broken_model_folder_is_named(registered, blip2_fields, tmp_path):
         )
 
 
+def test_transformers_5_is_named(registered, blip2_fields, monkeypatch):
+    from easyedit_mm_plugins.bridge import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda package: "5.5.4")
+    (missing,) = missing_for(blip2_fields)
+    assert "transformers" in missing.where and "4.53.3" in missing.remedy and not missing.blocking
+    models = registered.module("trainer.blip2_models")
+
+    class Broken(models.Blip2OPT):
+        def __init__(self, opt_model=None, **kwargs):
+            raise AttributeError("all_tied_weights_keys")
+
+    monkeypatch.setattr(models, "Blip2OPT", Broken)
+    with pytest.raises(BackboneError, match=r"4\.53\.3"):
+        registered.editor_class.from_hparams(hparams_for(blip2_fields))
+
+
 def test_what_doctor_is_told(registered, blip2_fields, minigpt4_fields):
     info = inspect_host()
     assert info.generation == registered.generation and info.path == registered.folder

@@ -12,6 +12,10 @@ from ..errors import BridgeError
 from ..registry import BACKBONES
 from .host import Generation, locate
 
+OLD_TRANSFORMERS = (
+    "EasyEdit's own BLIP-2 and MiniGPT-4 do not build with transformers 5: pip install "
+    "transformers==4.53.3, or use a backbone of the plugin (blip2-hf, llava)"
+)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 PACKAGES = ("easyeditor", "torch", "torchvision", "transformers", "open_clip_torch", "peft")
 
@@ -146,7 +150,15 @@ def missing_files(hparams: Any) -> list[Missing]:
             remedy = f"fetch it, and set {field} to the {noun}"
             online = kind == "model" and bool(_HUB_ID.fullmatch(str(value)))
             missing.append(Missing(what, f"{field}={value}", remedy, not online))
+    if new_transformers():
+        where = f"transformers={_version('transformers')}"
+        missing.append(Missing("an older transformers", where, OLD_TRANSFORMERS, False))
     return missing
+
+
+def new_transformers() -> bool:
+    """Whether transformers is of version 5 or later, which EasyEdit's own models fail with."""
+    return int((_version("transformers") or "0").split(".")[0]) >= 5
 
 
 def _missing_backbone(name: Any, source: Any) -> list[Missing]:

@@ -172,7 +172,7 @@ def _place(model: nn.Module, device: torch.device, dtype: torch.dtype | None) ->
 
 
 def _own_model(host: Host, hparams: Any) -> nn.Module:
-    from .doctor import missing_files
+    from .doctor import OLD_TRANSFORMERS, missing_files, new_transformers
 
     missing = [m for m in missing_files(hparams) if m.blocking]
     if missing:
@@ -214,7 +214,9 @@ def _own_model(host: Host, hparams: Any) -> nn.Module:
         reason = re.sub(r"\s+", " ", str(error))[:400]
         raise BackboneError(
             f"EasyEdit's {cls.__name__} does not build: {reason}",
-            remedy="easyedit-mm doctor lists the files that each field must name",
+            remedy=OLD_TRANSFORMERS
+            if new_transformers()
+            else "easyedit-mm doctor lists the files that each field must name",
         ) from error
     if not checkpoint:
         LOG.warning("%s: qformer_checkpoint is not set: its Q-Former is random", cls.__name__)

@@ -161,8 +161,11 @@ def find_image(image: Any, root: str | None, root_field: str, where: str, field:
     return str(found)
 
 
-def record_from_item(item: Any, index: int) -> EditRecord:
+def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRecord:
     """One dataset item, or one request as EasyEdit's executors take it.
+
+    Args:
+        checked: its image files have been opened before, so that they need no second look.
 
     Raises:
         DataError: a field is missing or empty; the message names item and field.
@@ -182,7 +185,8 @@ def record_from_item(item: Any, index: int) -> EditRecord:
         return bare(value).strip()
 
     def question(prompt: str, image: str | None, answer: str) -> Question:
-        return Question(text(prompt), _item_image(item, image, index), text(answer))
+        shown = item[image] if checked and image else _item_image(item, image, index)
+        return Question(text(prompt), shown, text(answer))
 
     extra: dict[str, tuple[Question, ...]] = {}
     if item.get("rephrase_prompt"):
@@ -241,7 +245,9 @@ class RecordView(Sequence[EditRecord]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         item, place = self.dataset[index], index % len(self)
-        return record_from_item({**item, **self.files[place]} if self.files else item, place)
+        if self.files:  # EasyEdit has opened them all
+            return record_from_item({**item, **self.files[place]}, place, checked=True)
+        return record_from_item(item, place)
 
     def __iter__(self) -> Iterator[EditRecord]:
         return (self[i] for i in range(len(self)))
