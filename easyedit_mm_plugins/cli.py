@@ -131,7 +131,8 @@ def evaluate(
     folders = _folders(editor or [], method)
     records = jobs.load_records(data, images=images, limit=limit, skip_bad=skip_bad, extra=extra)
     _say_skipped(records)
-    execution = {"batch_size": batch_size, "device": device, "dtype": dtype or "as saved"}
+    stored = "float32" if device == "cpu" else "as stored"  # what load_backbone does
+    execution = {"batch_size": batch_size, "device": device, "dtype": dtype or stored}
     run = jobs.open_run(
         runs / (name or _run_name(method, backbone, records.name, protocol)),
         records,

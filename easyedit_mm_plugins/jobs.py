@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,9 @@ def check_names(methods: Sequence[str], backbones: Sequence[str]) -> None:
 
     A backbone may also be a model folder.
     """
+    for module in ("backbones", "methods"):  # these enter their names
+        import_module(f"{__package__}.{module}")
+
     for registry, names in ((METHODS, methods), (BACKBONES, backbones)):
         for name in names:
             if name not in registry and not (registry is BACKBONES and Path(name).is_dir()):

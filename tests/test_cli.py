@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from easyedit_mm_plugins import cli, jobs
 from easyedit_mm_plugins.errors import EasyEditMMError
@@ -85,6 +88,13 @@ def run(monkeypatch, capsys):
     return call
 
 
+def fresh(code: str) -> subprocess.CompletedProcess:
+    """Run ``code`` in a new Python that has imported nothing yet."""
+    here = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=here)
+
+
 def test_help_comes_without_loading_torch():
     code = (
         "import sys; sys.argv = ['easyedit-mm', '--help']\n"
@@ -93,9 +103,18 @@ def test_help_comes_without_loading_torch():
         "except SystemExit as e: assert not e.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = fresh(code)
     assert done.returncode == 0, done.stderr
     assert all(c in done.stdout for c in ("doctor", "demo", "evaluate", "train", "ask", "show"))
+
+
+def test_a_fresh_process_knows_the_names(data):
+    """Nothing but the command line has been imported there."""
+    words = ["evaluate", "--method", "unedite", "--backbone", "scenes-llava", "--data", str(data)]
+    code = f"import sys; sys.argv = ['x', *{words!r}]\n"
+    code += "from easyedit_mm_plugins.cli import main; main()"
+    done = fresh(code)
+    assert done.returncode == 2 and "did you mean unedited" in done.stderr
 
 
 def test_evaluate_writes_a_run_that_show_prints_and_a_second_call_only_repeats(data, loaded, run):
@@ -211,6 +230,42 @@ def test_an_editor_that_does_not_undo_is_caught(tiny_backbone):
     edit = make_records(1, [picture(0)])[0].edit
     with pytest.raises(EasyEditMMError, match="did not undo"):
         ask_around(Leaking(tiny_backbone), edit, [edit])
+
+
+def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone(data, loaded, run):
+    from easyedit_mm_plugins.methods.mscke.scenes_clip import save_encoder
+
+    from .mscke_tiny import TINY_OPT, tiny_encoder
+
+    save_encoder(tiny_encoder(), data.parent / "clip")
+    settings = {
+        "model_name": "tiny", "alg": "MSCKE", "opt": "AdamW", "lr": 1e-3, "batch_size": 2,
+        "max_iters": 9, "val_interval": 1, "log_interval": 1, "model_save_pt": 1,
+        "scope": {"encoder": str(data.parent / "clip"), "pretrained": None, "dim": 8},
+        "counterfactual": {"lm": TINY_OPT},
+    }  # fmt: skip
+    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    train = ("train", "--backbone", "tiny", "--data", data, "--val", 2, "--hparams", "tiny.yaml")
+    code, out, _ = run(*train, "--out", "o", "--set", "max_iters=2")
+    assert code == 0 and "3 records, 2 kept for validation" in out and "editor: o/best" in out
+    history = (data.parent / "o/history.json").read_text()
+    assert run(*train, "--out", "o", "--set", "max_iters=2")[0] == 0  # nothing left to train
+    assert (data.parent / "o/history.json").read_text() == history
+    measure = ("evaluate", "--method", "mscke", "--data", data, "--editor", "o/best")
+    assert run(*measure, "--backbone", "tiny")[0] == 0
+    loaded.append("other")
+    BACKBONES.register("other", lambda source=None, **kwargs: build_tiny("blip2"))
+    try:
+        code, _, err = run(*measure, "--backbone", "other")
+    finally:
+        BACKBONES.unregister("other")
+    assert code == 2 and "was trained for backbone tiny" in err
+    loaded.clear()
+    for change, message in (("max_itres=2", "max_iters"), ("lr", "not KEY=VALUE")):
+        code, _, err = run(*train, "--out", "p", "--set", change)
+        assert code == 2 and message in err and loaded == []
+    code, _, err = run(*train[:5], "--out", "p")
+    assert code == 2 and "no training file is shipped for mscke on tiny" in err
 
 
 def test_list_prints_names_and_helps_with_wrong_ones(run):

@@ -274,7 +274,7 @@ class RunFolder:
         write_text(self.path / "config.yaml", text)
 
     def _write_environment(self, execution: Mapping[str, Any]) -> None:
-        given = {k: str(execution[k]) for k in ("device", "dtype") if k in execution}
+        given = {k: str(execution[k]) for k in ("device", "dtype") if execution.get(k)}
         seed = (self.config.get("protocol") or {}).get("seed", 0)
         now, path = environment(**given, seed=seed), self.path / "env.json"
         if path.exists():
