@@ -77,7 +77,7 @@ def demo(
 
 @app.command()
 def scenes(
-    out: Annotated[Path, typer.Option(help="Where to.")] = Path("data/scenes"),
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("data/scenes"),
     train: Annotated[int | None, typer.Option(min=2, help="Training records.")] = None,
     test: Annotated[int | None, typer.Option(min=2, help="Test records.")] = None,
     seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
@@ -89,7 +89,7 @@ def scenes(
     n_train = records.N_TRAIN if train is None else train
     n_test = records.N_TEST if test is None else test
     with CONSOLE.status("drawing scenes ..."):
-        files = records.write_scenes(out, n_train, n_test, seed)
+        files = records.write_scenes(folder, n_train, n_test, seed)
     for path in (files.train, files.test, files.images):
         print(path)
 

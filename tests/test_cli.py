@@ -278,10 +278,10 @@ def test_list_prints_names_and_helps_with_wrong_ones(run):
 
 def test_scenes_are_written_and_read_back(tmp_path, run):
     out = tmp_path / "s"
-    code, printed, _ = run("scenes", "--out", out, "--train", 2, "--test", 3)
+    code, printed, _ = run("scenes", out, "--train", 2, "--test", 3)
     assert code == 0 and str(out / "test.json") in printed
     assert len(jobs.load_records(str(out / "test.json")).records) == 3
-    code, _, err = run("scenes", "--out", out, "--train", 2, "--test", 4)
+    code, _, err = run("scenes", out, "--train", 2, "--test", 4)
     assert code == 2 and "other settings" in err
 
 

@@ -97,7 +97,15 @@ FGVEDIT = Suite(
         Metric("specificity_out", "out_scope", "before", "MSCKE eq. 14"),
     ),
     (Derived("specificity", ("specificity_in", "specificity_out"), "MSCKE eq. 12"),),
-    ("reliability", "generality", "locality", "specificity", "specificity_in", "specificity_out"),
+    (
+        "reliability",
+        "generality",
+        "locality",
+        "specificity",
+        "specificity_in",
+        "specificity_out",
+        "generality_target",
+    ),
 )
 
 EVQA = Suite(

@@ -104,11 +104,11 @@ def print_tables(
     """Print all rows to a terminal, as wide as it allows, the protocol and hardware below."""
     from rich.table import Table
 
-    wide, full = console.width >= 110, console.width >= 160
+    wide, full = console.width >= 118, console.width >= 190
     for key, members in groups(rows):
         table = Table(title=title(key, members), title_justify="left", title_style="bold")
         table.add_column("method", no_wrap=True)
-        names = columns(members[0])
+        names = [n for n in columns(members[0]) if wide or n != "generality_target"]
         for name in names:
             shown = name if wide else _SHORT.get(name, name)
             table.add_column(shown.replace("_", " "), justify="right", no_wrap=True)
