@@ -2,8 +2,8 @@
 # make test       all tests that need no GPU and no download
 # make lint       ruff
 # make bench      the benchmarks; prints ratios measured in one run
-# make backbones  retrain the embedded backbones (about 15 minutes on 2 cores)
-# make editors    retrain the embedded editors
+# make backbones  retrain the embedded backbones into runs/backbones
+# make editors    retrain the embedded editors into runs/editors
 
 BIN := .venv/bin
 # One thread a process: the models are small, and two processes use two cores better than one.
@@ -27,6 +27,16 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
+
+# Both backbones at once, one thread each; about an hour. Stopped training goes on where it was.
+backbones: .venv/.installed
+	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-blip2 --out runs/backbones/scenes-blip2 & \
+	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-llava --out runs/backbones/scenes-llava; wait
+	@echo "Trained into runs/backbones; copy a folder (without checkpoint/) over easyedit_mm_plugins/assets to ship it."
+
+editors: .venv/.installed
+	$(BIN)/python -m easyedit_mm_plugins.methods.mscke.train_scenes --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.bridge.train_serac --out runs/editors/serac-scenes
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
