@@ -100,6 +100,7 @@ def test_what_doctor_is_told(registered, blip2_fields, minigpt4_fields):
     assert set(found) == {"name", "state_dict_file", "coco_image", "archive"}
     assert not found["name"].blocking and found["state_dict_file"].blocking
     assert all(m.remedy and m.what for m in found.values())
+    assert missing_for({**blip2_fields, "name": "hugging_cache/opt-2.7b"})[0].blocking
     parts = {
         "scope": {"encoder": "ViT-B-32", "pretrained": "openai"},
         "counterfactual": {"lm": "a/b"},

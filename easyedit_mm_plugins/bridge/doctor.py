@@ -82,7 +82,7 @@ def missing_for(hparams: Any) -> list[Missing]:
     if archive and not Path(archive).is_dir():
         remedy = "train an editor, or set archive to its folder"
         missing.append(Missing("trained editor", f"archive={archive}", remedy))
-    if not (archive and Path(archive).is_dir()):  # an archive holds these parts itself
+    if not archive:  # an archive holds these parts itself
         missing += _missing_parts(hparams)
     return missing
 
@@ -93,7 +93,7 @@ def _missing_parts(hparams: Any) -> list[Missing]:
     scope, lm = _field(hparams, "scope"), _field(_field(hparams, "counterfactual"), "lm")
     if isinstance(lm, str) and not _model_here(lm):
         remedy = "fetch it, or set it to a folder or to a configuration"
-        online = bool(_HUB_ID.fullmatch(lm))
+        online = _on_hub(lm)
         missing.append(
             Missing("counterfactual model", f"counterfactual.lm={lm}", remedy, not online)
         )
@@ -148,7 +148,7 @@ def missing_files(hparams: Any) -> list[Missing]:
         elif not (_file_here(value) if kind == "file" else _model_here(value)):
             noun = "file" if kind == "file" else "folder"
             remedy = f"fetch it, and set {field} to the {noun}"
-            online = kind == "model" and bool(_HUB_ID.fullmatch(str(value)))
+            online = kind == "model" and _on_hub(value)
             missing.append(Missing(what, f"{field}={value}", remedy, not online))
     if new_transformers():
         where = f"transformers={_version('transformers')}"
@@ -181,7 +181,7 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
                 "base model weights",
                 f"model_name={name} ({wanted})",
                 "fetch them from the hub, or set name to a local folder",
-                blocking=not _HUB_ID.fullmatch(str(wanted)),
+                blocking=not _on_hub(wanted),
             )
         ]
     return []
@@ -189,6 +189,12 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
 
 def _file_here(value: str | Path) -> bool:
     return str(value).startswith(("http://", "https://")) or Path(value).is_file()
+
+
+def _on_hub(value: str | Path) -> bool:
+    """Whether ``value`` may be a hub id; EasyEdit's files keep local folders in hugging_cache/."""
+    text = str(value)
+    return bool(_HUB_ID.fullmatch(text)) and not text.startswith("hugging_cache/")
 
 
 def _model_here(value: str | Path) -> bool:
