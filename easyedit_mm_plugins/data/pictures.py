@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import warnings
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+
+from .hashing import sha256_of
 
 HUGE_PIXELS = 40_000_000
 _FEW = 300  # below this, starting processes takes longer than looking
@@ -24,7 +25,7 @@ class PictureReport:
     Attributes:
         problem: why it cannot be used, or None.
         oddities: "grey", "cmyk", "palette", "alpha", "16 bit", "animated", "exif-rotated", "huge".
-        digest: SHA-256 of the file, to find equal images under different names.
+        digest: SHA-256 of the file if asked for, to find equal images under different names.
     """
 
     path: str
@@ -34,17 +35,16 @@ class PictureReport:
     digest: str | None = None
 
 
-def look(path: str) -> PictureReport:
+def look(path: str, with_digest: bool = False) -> PictureReport:
     """Decode one file whole and note what is unusual about it. Raises nothing."""
     try:
-        raw = Path(path).read_bytes()
+        if not os.stat(path).st_size:
+            return PictureReport(path, "image file is empty")
+        digest = sha256_of(path) if with_digest else None
     except FileNotFoundError:
         return PictureReport(path, "image not found")
     except OSError as error:
         return PictureReport(path, f"image cannot be read: {error.strerror or error}")
-    if not raw:
-        return PictureReport(path, "image file is empty")
-    digest = hashlib.sha256(raw).hexdigest()
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("ignore")
@@ -82,17 +82,25 @@ def _oddities(picture: Image.Image) -> tuple[str, ...]:
     return tuple(odd)
 
 
-def look_at_all(paths: Iterable[str | Path], workers: int | None = None) -> list[PictureReport]:
+def look_at_all(
+    paths: Iterable[str | Path],
+    workers: int | None = None,
+    *,
+    digests: Iterable[str | Path] = (),
+) -> list[PictureReport]:
     """A report for each distinct path, in sorted order.
 
     Args:
         workers: processes; by default one per core, and none at all for few files.
+        digests: the paths whose content is to be told apart.
     """
     distinct = sorted({str(p) for p in paths})
+    wanted = {str(p) for p in digests}
+    flags = [path in wanted for path in distinct]
     workers = workers if workers is not None else (os.cpu_count() or 1)
     if workers <= 1 or len(distinct) < _FEW:
-        return [look(path) for path in distinct]
+        return list(map(look, distinct, flags))
     # Forking a process with threads is not safe; a fresh one imports this module and PIL only.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(look, distinct, chunksize=64))
+        return list(pool.map(look, distinct, flags, chunksize=64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,14 +189,11 @@ def _token_counter(name: str | None, limit: int | None) -> Callable[[str], str |
     if name is None:
         return None
     if name == "clip":
-        from open_clip.tokenizer import SimpleTokenizer
-
-        clip = SimpleTokenizer()
         bound = limit or 77
 
         def problem(text: str) -> str | None:
             # A token is a character or more: short texts need no counting.
-            n = len(clip.encode(text)) + 2 if len(text) + 2 > bound else 0
+            n = len(_clip().encode(text)) + 2 if len(text) + 2 > bound else 0
             return f"{n} tokens, CLIP reads {bound}" if n > bound else None
 
         return problem
@@ -220,6 +218,13 @@ def _token_counter(name: str | None, limit: int | None) -> Callable[[str], str |
     return problem
 
 
+@cache
+def _clip() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
 def _check_images(
     report: Report,
     good: dict[Path, dict[int, dict[str, Any]]],
@@ -237,7 +242,8 @@ def _check_images(
                     users[full].append((file, index, name))
     counts: Counter[str] = Counter()
     odd: dict[str, list[PictureReport]] = defaultdict(list)
-    for picture in look_at_all(users, workers):
+    edited = {path for path, uses in users.items() if any(name == "image" for _, _, name in uses)}
+    for picture in look_at_all(users, workers, digests=edited if len(good) > 1 else ()):
         if picture.problem:
             counts[picture.problem.split(":")[0]] += 1
             for file, index, name in users[picture.path]:
@@ -246,7 +252,8 @@ def _check_images(
                 report.findings.append(finding)
             continue
         counts["good"] += 1
-        digests[picture.path] = picture.digest or ""
+        if picture.digest:
+            digests[picture.path] = picture.digest
         for what in picture.oddities:
             counts[what] += 1
             odd[what].append(picture)

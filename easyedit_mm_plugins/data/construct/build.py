@@ -9,6 +9,7 @@ empty (section 4.3).
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -21,13 +22,13 @@ from typing import Any, Literal
 
 from ...errors import ConfigError, DataError
 from ...files import write_json, write_text
+from ..hashing import sha256_of
 from .agreement import agreement
 from .answers import AnswerPool
 from .ask import Asker
 from .cache import AnswerCache
 from .judge import Judge, file_digest
 from .nq import PREFIX, deal
-from .outputs import label_lines, sha256_of
 from .prompts import normalise, rephrase_prompt, scope_prompt
 from .sources import QA, ImageGroup, Source
 
@@ -371,7 +372,8 @@ def _write(
 ) -> None:
     write_json(folder / "train.json", result.train)
     write_json(folder / "test.json", result.test)
-    write_text(folder / "labels.jsonl", label_lines(result.labels))
+    lines = [json.dumps(label, ensure_ascii=False) + "\n" for label in result.labels]
+    write_text(folder / "labels.jsonl", "".join(lines))
     names = ("train.json", "test.json", "labels.jsonl")
     write_json(
         folder / "build.json",

@@ -94,4 +94,5 @@ class LocalJudge(Judge):
             text = "\n".join([*([mark] if mark else []), *lines, "ASSISTANT:"])
         given = {"images": picture} if picture is not None else {}
         inputs = self.processor(text=text, return_tensors="pt", **given)
+        inputs.pop("token_type_ids", None)  # some tokenizers make them, language models refuse them
         return {k: v.to(self.model.device) for k, v in inputs.items()}
