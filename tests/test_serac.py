@@ -7,15 +7,18 @@ import random
 import pytest
 import torch
 
-pytest.importorskip("easyeditor", reason="EasyEdit is not installed (PyPI release or HEAD)")
-
 from easyedit_mm_plugins.bridge import host
 from easyedit_mm_plugins.bridge.serac import SERAC
 from easyedit_mm_plugins.bridge.train_serac import scope_loss, small_bert, train_serac
 from easyedit_mm_plugins.data import EditRecord, Question
-from easyedit_mm_plugins.errors import CheckpointError, ConfigError, TrainingError
+from easyedit_mm_plugins.errors import BridgeError, CheckpointError, ConfigError, TrainingError
 
 from .conftest import build_tiny, picture
+
+try:
+    host.locate()
+except BridgeError as error:
+    pytest.skip(f"EasyEdit: {error.message}", allow_module_level=True)
 
 EDIT = Question("what color is the circle?", picture(0), "green")
 OTHER = Question("where is the star?", picture(1), "top left")
