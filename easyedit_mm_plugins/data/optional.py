@@ -7,9 +7,14 @@ from types import ModuleType
 
 from ..errors import ConfigError
 
+_EXTRA = '"easyedit-mm-plugins[data]"'
 
-def need(module: str, purpose: str, *, extra: str = "data") -> ModuleType:
+
+def need(module: str, purpose: str, *, package: str | None = None) -> ModuleType:
     """Import ``module``.
+
+    Args:
+        package: its name to install it by, where the extra ``data`` does not bring it.
 
     Raises:
         ConfigError: it is not installed; the message names the extra that brings it.
@@ -20,5 +25,5 @@ def need(module: str, purpose: str, *, extra: str = "data") -> ModuleType:
         missing = error.name or module
         raise ConfigError(
             f"{purpose} needs the package {missing}, which is not installed",
-            remedy=f'pip install "easyedit-mm-plugins[{extra}]"',
+            remedy=f"pip install {package or _EXTRA}",
         ) from error

@@ -276,7 +276,7 @@ class EasyVQASource(Source):
 
         if split not in ("train", "test"):
             raise ConfigError(f"unknown split {split!r}; known: train, test")
-        package = need("easy_vqa", "the source easy-vqa", extra="data")
+        package = need("easy_vqa", "the source easy-vqa", package="easy-vqa")
         self.split = split
         self.image_root = Path(package.__file__).parent / "data"
 
