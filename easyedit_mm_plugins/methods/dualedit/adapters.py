@@ -1,0 +1,119 @@
+"""The learnable adapters: cross-attention from current tokens to an edit sample's tokens.
+
+Both forms keep an edit's keys and values apart from the queries, so that they are computed once,
+when the edit is added. Parameters stay in float32; tokens are cast to it and back.
+
+Shapes: R rows, T query tokens, N tokens of the edit sample, D hidden size, A attention width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from .config import AdapterConfig
+
+
+class Adapter(nn.Module, ABC):
+    """An edit's states become keys and values, tokens become edited tokens."""
+
+    @abstractmethod
+    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The edit sample's states ``h_e [..., N, D]`` -> keys and values ``[..., N, A or D]``."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Tokens ``h [R, T, D]`` -> edited tokens ``[R, T, D]``.
+
+        Args:
+            keys, values: ``[R, N, A or D]``, from :meth:`memory`.
+            mask: ``[R, N]``, false where a row's edit sample is padded.
+        """
+
+
+class PaperAdapter(Adapter):
+    """Softmax(h W1 (h_e W2)^T) h_e W3, the formula of section 3.2 as it stands.
+
+    One head, no scale, no normalisation, no residual: a token becomes a mixture of the edit's. W3
+    starts as the identity and W1, W2 small, so the mixture starts as a mean; the paper says
+    nothing about this.
+    """
+
+    def __init__(self, hidden: int, width: int | None = None, heads: int | None = None) -> None:
+        super().__init__()
+        if heads not in (None, 1):
+            raise ConfigError(
+                f"adapter heads is {heads}, but the paper's formula has one",
+                remedy="use form: released for several heads",
+            )
+        self.w1, self.w2 = (nn.Linear(hidden, width or hidden, bias=False) for _ in range(2))
+        self.w3 = nn.Linear(hidden, hidden, bias=False)
+        for layer in (self.w1, self.w2):
+            nn.init.normal_(layer.weight, std=0.2 / hidden**0.5)
+        nn.init.eye_(self.w3.weight)
+
+    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """h_e W2 and h_e W3."""
+        states = states.to(self.w2.weight.dtype)
+        return self.w2(states), self.w3(states)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """The formula; see the class."""
+        query = self.w1(hidden.to(self.w1.weight.dtype))
+        scores = query @ keys.to(query.dtype).transpose(1, 2)
+        weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(-1)
+        return (weights @ values.to(query.dtype)).to(hidden.dtype)
+
+
+class ReleasedAdapter(Adapter):
+    """The release's form: both sides normalised, D -> A, attention with heads, A -> D, added.
+
+    The last projection starts at zero, so that an untrained adapter changes nothing.
+    """
+
+    def __init__(self, hidden: int, width: int | None = None, heads: int | None = None) -> None:
+        super().__init__()
+        width, self.heads = width or 1024, heads or 8
+        if width % self.heads:
+            raise ConfigError(f"adapter width {width} is not a multiple of its {self.heads} heads")
+        self.norm_h, self.norm_e = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.query, self.key, self.value = (nn.Linear(hidden, width) for _ in range(3))
+        self.out = nn.Linear(width, hidden)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[..., N, A]`` of the normalised states."""
+        states = self.norm_e(states.to(self.key.weight.dtype))
+        return self.key(states), self.value(states)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """h + out(attention(norm(h), keys, values))."""
+        query = self.query(self.norm_h(hidden.to(self.query.weight.dtype)))
+        parts = [x.to(query.dtype).unflatten(-1, (self.heads, -1)) for x in (query, keys, values)]
+        mixed = nn.functional.scaled_dot_product_attention(
+            *(part.transpose(1, 2) for part in parts), attn_mask=mask[:, None, None]
+        )
+        change = self.out(mixed.transpose(1, 2).flatten(2))
+        return hidden + change.to(hidden.dtype)
+
+
+_FORMS: dict[str, type[Adapter]] = {"paper": PaperAdapter, "released": ReleasedAdapter}
+
+
+def new_adapter(config: AdapterConfig, hidden: int) -> Adapter:
+    """The adapter that ``config`` describes, for tokens of size ``hidden``."""
+    return _FORMS[config.form](hidden, config.width, config.heads)
+
+
+def pad_memory(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values ``[N_i, A]`` of R edits as ``[R, N, A]`` each, and their mask ``[R, N]``."""
+    lengths = torch.tensor([len(keys) for keys, _ in parts], device=parts[0][0].device)
+    keys, values = (
+        nn.utils.rnn.pad_sequence([part[i] for part in parts], batch_first=True) for i in (0, 1)
+    )
+    mask = torch.arange(keys.shape[1], device=keys.device) < lengths[:, None]
+    return keys, values, mask

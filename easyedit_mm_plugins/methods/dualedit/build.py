@@ -1,0 +1,44 @@
+"""A DualEdit editor from hyperparameters: a trained one if there is one, else a fresh one."""
+
+from __future__ import annotations
+
+import logging
+
+from ...backbones.base import Backbone
+from ...backbones.zoo import ASSETS
+from .config import DualEditHyperParams, DualEditTrainingHyperParams
+from .model import DualEdit
+
+LOG = logging.getLogger(__name__)
+
+
+def editor_from_hparams(
+    hparams: DualEditHyperParams | DualEditTrainingHyperParams, backbone: Backbone
+) -> DualEdit:
+    """The editor that ``hparams`` ask for, on ``backbone``.
+
+    ``archive`` names a trained editor, whose adapters are taken as they are; a threshold in
+    ``hparams`` replaces its own. Without one, editing takes the editor shipped for the backbone if
+    there is one, and warns if there is none; training starts afresh.
+
+    Raises:
+        CheckpointError: the archive is missing, damaged, or for another backbone.
+        ConfigError: a setting that cannot be used.
+    """
+    folder = hparams.archive
+    if folder is None and isinstance(hparams, DualEditHyperParams):
+        shipped = ASSETS / f"dualedit-{backbone.name}"
+        if (shipped / "config.json").is_file():
+            folder = str(shipped)
+        else:
+            LOG.warning(
+                "no trained DualEdit editor is shipped for %s and archive is not set: this one is "
+                "untrained and its answers mean nothing; train one and set archive to its folder",
+                backbone.name,
+            )
+    if folder is None:
+        return DualEdit(backbone, hparams.config)
+    editor = DualEdit.from_pretrained(folder, backbone)
+    if hparams.gate.threshold is not None:
+        editor.threshold = hparams.gate.threshold
+    return editor

@@ -1,0 +1,92 @@
+"""A threshold for the gate from edits that were held back from training.
+
+The rule: an edit, its rephrasing and its image redrawn must open the gate; questions without an
+image and questions on another image must not. Over all these cosines, the threshold is the middle
+of the widest interval on which the balanced accuracy (the mean of the share opened rightly and the
+share left closed rightly) is highest. Test records play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ...data import EditRecord
+from ...errors import DataError
+from .losses import GEN, LOC, REL
+from .model import DualEdit
+
+_AT_ONCE = 64  # questions per forward pass
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrated gate.
+
+    Attributes:
+        threshold: the rule's.
+        balanced_accuracy: at ``threshold``, on the records it was chosen by.
+        auc: area under the ROC curve, whatever the threshold.
+        cosines: by kind of question, each question's cosine with its own record's edit.
+    """
+
+    threshold: float
+    balanced_accuracy: float
+    auc: float
+    cosines: dict[str, list[float]]
+
+
+@torch.no_grad()
+def calibrate(editor: DualEdit, records: Sequence[EditRecord]) -> Calibration:
+    """Choose ``editor.threshold`` by the rule above; the caller sets it.
+
+    Raises:
+        DataError: the records have no question on one side of the gate.
+    """
+    edits = _keys(editor, [r.edit for r in records], with_answers=True)
+    cosines: dict[str, list[float]] = {}
+    for kind in REL + GEN + LOC:
+        pairs = [(i, q) for i, r in enumerate(records) for q in r.questions()[kind]]
+        if pairs:
+            asked = _keys(editor, [q for _, q in pairs])
+            own = edits[[i for i, _ in pairs]]
+            cosines[kind] = torch.nn.functional.cosine_similarity(asked, own).tolist()
+    inside, outside = ([c for k in kinds for c in cosines.get(k, ())] for kinds in (REL + GEN, LOC))
+    if not inside or not outside:
+        raise DataError(
+            "there is no question that must open the gate, or none that must leave it closed",
+            field="rephrase, image_rephrase, text_loc, image_loc",
+            remedy="calibrate on records that have both",
+        )
+    threshold, accuracy = best_threshold(inside, outside)
+    return Calibration(threshold, accuracy, roc_area(inside, outside), cosines)
+
+
+def best_threshold(inside: Sequence[float], outside: Sequence[float]) -> tuple[float, float]:
+    """The middle of the widest interval of highest balanced accuracy, and that accuracy."""
+    opened, closed = torch.tensor(inside), torch.tensor(outside)
+    best = (-1.0, 0.0, 0.0)
+    for low, high in pairwise(sorted({-1.0, *inside, *outside, 1.0})):
+        middle = (low + high) / 2
+        right = (opened >= middle).double().mean() + (closed < middle).double().mean()
+        # Rounded: accuracies that differ in the last bits are the same.
+        best = max(best, (round(float(right) / 2, 9), high - low, middle))
+    return best[2], best[0]
+
+
+def roc_area(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """How often a cosine from inside beats one from outside; ties count half."""
+    higher, lower = torch.tensor(inside)[:, None], torch.tensor(outside)[None]
+    return float(((higher > lower).double() + (higher == lower).double() / 2).mean())
+
+
+def _keys(editor: DualEdit, questions: Sequence, *, with_answers: bool = False) -> Tensor:
+    parts = [
+        editor.gate_keys(questions[i : i + _AT_ONCE], with_answers=with_answers)
+        for i in range(0, len(questions), _AT_ONCE)
+    ]
+    return torch.cat(parts).float()

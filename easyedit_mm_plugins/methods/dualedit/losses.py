@@ -1,0 +1,131 @@
+"""What DualEdit learns from one batch of records: eq. 5, with the terms of appendix A.
+
+All samples of a step, reliability, generality and locality alike, go through the layers above the
+first edited one in one forward pass; the output head runs on answer positions only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...backbones.splice import answer_logits
+from ...data import EditRecord
+from ...errors import TrainingError
+from .adapters import pad_memory
+from .frozen import Asked, Frozen, FrozenStates, stack
+from .layers import Chosen, EditedPass, decoder_of, starting_above
+from .model import DualEdit
+
+REL = ("edit",)
+GEN = ("rephrase", "image_rephrase")
+LOC = ("image_loc", "text_loc")
+
+
+def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> list[Asked]:
+    """The edit and one question of each kind of appendix A that a record has.
+
+    With ``rng`` questions are sampled, without it they are the first ones, as validation has it.
+
+    Raises:
+        TrainingError: a locality question has no answer to compare the two models on.
+    """
+    asked = []
+    for index, record in enumerate(records):
+        found = record.questions()
+        for kind in REL + GEN + LOC:
+            questions = found[kind]
+            if not questions:
+                continue
+            which = rng.randrange(len(questions)) if rng else 0
+            if not questions[which].answer.strip():
+                raise TrainingError(
+                    f"record {record.case_id}: a question of kind {kind} has no answer",
+                    remedy="give it one, or leave the record out",
+                )
+            asked.append(Asked(index, kind, questions[which], (record.case_id, kind, which)))
+    return asked
+
+
+def edited_logits(
+    editor: DualEdit, store: FrozenStates, asked: Sequence[Asked], *, gated: bool
+) -> tuple[list[Tensor], list[Frozen]]:
+    """Logits ``[a, vocab]`` of the edited model at each question's answer, and the base's rows.
+
+    Each row is edited by its own record's edit, and, with ``gated``, only where the gate is open.
+    Differentiable in the adapters.
+    """
+    rows = store.get(asked, LOC)
+    edits = {a.record: row for a, row in zip(asked, rows, strict=True) if a.kind == "edit"}
+    keys = torch.stack([edits[a.record].gate for a in asked]).float()
+    cosine = F.cosine_similarity(torch.stack([row.gate for row in rows]).float(), keys)
+    chosen = (cosine >= editor.threshold) if gated else torch.ones_like(cosine, dtype=torch.bool)
+    at = chosen.nonzero().flatten()
+    memory = []
+    for adapter, config in zip(editor.adapters, editor.config.adapters, strict=True):
+        made = {i: adapter.memory(row.states[config.layer]) for i, row in edits.items()}
+        memory.append(pad_memory([made[asked[i].record] for i in at.tolist()]) if len(at) else ())
+    batch = stack(rows)
+    decoder, config = decoder_of(editor.backbone), editor.config
+    decide = EditedPass(decoder, config, editor.adapters, batch, lambda _: Chosen(at, memory))
+    # The gate may be read below the first edited layer, where nothing runs: it has decided.
+    decide.chosen = Chosen(at, memory)
+    with (
+        _frozen(editor.backbone.language_model),
+        starting_above(decoder, config.first_layer, batch.inputs_embeds, plain=store.plain),
+        decide.running(),
+    ):
+        return answer_logits(editor.backbone.language_model, batch), rows
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Forward passes inside build no graph for the model's own parameters."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def losses(
+    editor: DualEdit, store: FrozenStates, asked: Sequence[Asked], *, gated: bool = False
+) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+    """By kind of question its term of appendix A, and how many of its rows come out right.
+
+    Reliability and generality: -log f_e(o | x), summed over answer tokens; right is an answer
+    whose every token is the most likely. Locality, with an image and without: KL(f || f_e) at the
+    answer's positions; right is an answer whose most likely tokens have not changed. Each is the
+    mean over the batch's records.
+    """
+    logits, rows = edited_logits(editor, store, asked, gated=gated)
+    terms: dict[str, list[Tensor]] = {}
+    right: dict[str, list[float]] = {}
+    for a, row, own in zip(asked, rows, logits, strict=True):
+        log_p = own.float().log_softmax(-1)
+        if a.kind in LOC:
+            base = row.logits.float().log_softmax(-1)
+            term = (base.exp() * (base - log_p)).sum()
+            target = base.argmax(-1)
+        else:
+            target = torch.tensor(row.answer, device=log_p.device)
+            term = -log_p.gather(-1, target[:, None]).sum()
+        terms.setdefault(a.kind, []).append(term)
+        right.setdefault(a.kind, []).append(float((log_p.argmax(-1) == target).all()))
+    return {kind: torch.stack(values).mean() for kind, values in terms.items()}, right
+
+
+def total(by_kind: Mapping[str, Tensor], hparams: Any) -> Tensor:
+    """Eq. 5: l_rel + l_gen + l_loc, each with its weight (paper: 1)."""
+    weights = dict.fromkeys(REL, hparams.rel_loss) | dict.fromkeys(GEN, hparams.gen_loss)
+    weights |= dict.fromkeys(LOC, hparams.loc_loss)
+    return sum(weights[kind] * loss for kind, loss in by_kind.items())

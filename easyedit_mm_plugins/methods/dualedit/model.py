@@ -1,0 +1,338 @@
+"""DualEdit as an editor: two adapters, a gate and a memory beside a frozen base model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+from ...backbones.base import Backbone
+from ...backbones.splice import Batch, answer_logits, hidden_states
+from ...data import Question
+from ...errors import CheckpointError, ConfigError
+from ...files import write_json
+from ..base import Answer, Editor, Forced, Visible
+from ..mscke.checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from ..mscke.config import build
+from ..routed import Hit
+from .adapters import new_adapter
+from .config import DualEditConfig, check_threshold
+from .layers import Chosen, EditedPass, capture, decoder_of, only_below
+from .memory import DualMemory
+
+FORMAT = 1
+_AT_ONCE = 32  # edit samples per forward pass
+
+
+def gate_position(kind: str, batch: Batch) -> Tensor:
+    """Index ``[B]`` of the token that the gate reads, whichever side is padded.
+
+    The last one of the prompt, or, as released, the last one of the sequence. (With right padding
+    the release reads padding; here it is the last real token.)
+    """
+    if kind != "released":
+        return batch.prompt_end
+    places = torch.arange(batch.attention_mask.shape[1], device=batch.attention_mask.device)
+    return (batch.attention_mask * places).argmax(-1)
+
+
+class DualEdit(Editor):
+    """Edits what a frozen model's middle layers give out, where a gate finds an edit in scope.
+
+    Args:
+        backbone: the base model; its weights are never changed.
+        config: adapters and gate; by default the paper's.
+
+    Raises:
+        ConfigError: a layer that the backbone lacks, or another setting that cannot be used.
+    """
+
+    name: ClassVar[str] = "dualedit"
+    isolates_rows: ClassVar[bool] = True
+    easyedit_name: ClassVar[str] = "DUALEDIT"
+    easyedit_trainer: ClassVar[str] = "easyedit_mm_plugins.methods.dualedit:DualEditTrainer"
+
+    def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
+        super().__init__(backbone)
+        self.config = config or DualEditConfig()
+        self.config.check_layers(len(backbone.layers), backbone.name)
+        made = [new_adapter(a, backbone.hidden_size) for a in self.config.adapters]
+        self.adapters = nn.ModuleList(made).to(backbone.device).eval()
+        given = self.config.gate.threshold
+        self.threshold = paper_threshold(backbone) if given is None else given
+        self.memory = DualMemory(backbone.hidden_size, backbone.device)
+
+    @property
+    def threshold(self) -> float:
+        """tau: a cosine at or above it opens the gate."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = check_threshold(value)
+
+    # Edits ------------------------------------------------------------------------------------
+
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force, by id, in the order they came."""
+        return self.memory.edits
+
+    @torch.no_grad()
+    def add(self, edits: Sequence[Question]) -> list[str]:
+        """Run each edit sample (image, prompt, answer) through the base model once, and keep it.
+
+        Raises:
+            DataError: an edit has no question or no answer, its image cannot be read, or it is
+                longer than the context; no edit of the call is then in force.
+        """
+        edits = list(edits)
+        self.check_edits(edits)
+        keys, values = [], []
+        for start in range(0, len(edits), _AT_ONCE):
+            batch = self.backbone.batch(edits[start : start + _AT_ONCE], with_answers=True)
+            found = self._states(batch)
+            rows = torch.arange(len(batch.answers), device=batch.prompt_end.device)
+            gate = found[self.config.gate_layer]
+            keys.append(gate[rows, gate_position(self.config.gate.kind, batch)])
+            for row, real in enumerate(batch.attention_mask.bool()):
+                states = [found[a.layer][row, real] for a in self.config.adapters]
+                values.append(
+                    [
+                        tuple(part.to(self.backbone.dtype) for part in adapter.memory(state))
+                        for adapter, state in zip(self.adapters, states, strict=True)
+                    ]
+                )
+        return self.memory.add(edits, torch.cat(keys), values) if edits else []
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Take edits back.
+
+        Raises:
+            KeyError: an id is not in force; nothing is removed then.
+        """
+        self.memory.remove(ids)
+
+    # Queries ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        visible: Visible = None,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[Answer]:
+        """Answers under the edits in force; greedy by default, each row by its own gate.
+
+        ``kwargs`` go to the language model's ``generate``: sampling and beams work.
+
+        Raises:
+            ConfigError: several sequences a question are asked for.
+        """
+        if kwargs.get("num_return_sequences", 1) != 1:
+            raise ConfigError(
+                "num_return_sequences must be 1", remedy="repeat the question instead"
+            )
+        if not questions:
+            return []
+        batch = self.backbone.batch(questions)
+        with self._edited(batch, visible) as hits:
+            ids = self.backbone.generate_ids(batch, max_new_tokens=max_new_tokens, **kwargs)
+        texts = self.backbone.decode(ids)
+        return [Answer(t, *self._route(h)) for t, h in zip(texts, hits, strict=True)]
+
+    @torch.no_grad()
+    def force(
+        self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
+    ) -> list[Forced]:
+        """Teacher-forced predictions for each question's ``answer``.
+
+        The prompt-end gate decides as in :meth:`generate`; the released one sees the answer.
+        """
+        if not questions:
+            return []
+        batch = self.backbone.batch(questions, with_answers=True)
+        with self._edited(batch, visible) as hits:
+            logits = answer_logits(self.backbone.language_model, batch)
+        return [
+            Forced(ids, row.topk(top_k, dim=-1).indices.cpu(), *self._route(hit))
+            for ids, row, hit in zip(batch.answers, logits, hits, strict=True)
+        ]
+
+    @torch.no_grad()
+    def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
+        """The nearest edit and its cosine (eq. 4) as asked, threshold not applied."""
+        if not questions or not len(self.memory):
+            return [Hit(None, 0.0)] * len(questions)
+        return self.memory.nearest(self.gate_keys(questions), visible)
+
+    @torch.no_grad()
+    def gate_keys(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
+        """What the gate reads of each question, ``[B, D]``; the layers above it do not run."""
+        batch = self.backbone.batch(questions, with_answers=with_answers)
+        layer = self.config.gate_layer
+        found = self._states(batch, (layer,))[layer]
+        rows = torch.arange(len(found), device=found.device)
+        return found[rows, gate_position(self.config.gate.kind, batch)]
+
+    @contextmanager
+    def _edited(self, batch: Batch, visible: Visible) -> Iterator[list[Hit]]:
+        """Passes of ``batch`` inside are edited; the list is filled by the first one."""
+        if visible is not None and len(visible) != len(batch.answers):
+            raise ConfigError(
+                f"visible has {len(visible)} rows, there are {len(batch.answers)} questions"
+            )
+        hits = [Hit(None, 0.0)] * len(batch.answers)
+        if not len(self.memory):
+            yield hits
+            return
+
+        def decide(hidden: Tensor) -> Chosen:
+            rows = torch.arange(len(hidden), device=hidden.device)
+            position = gate_position(self.config.gate.kind, batch)
+            hits[:] = self.memory.nearest(hidden[rows, position], visible)
+            return self._chosen(hits, hidden.device)
+
+        decoder = decoder_of(self.backbone)
+        with EditedPass(decoder, self.config, self.adapters, batch, decide).running():
+            yield hits
+
+    def _chosen(self, hits: Sequence[Hit], device: torch.device) -> Chosen:
+        rows = [i for i, hit in enumerate(hits) if self.is_open(hit)]
+        memory = self.memory.gather([hits[i].id for i in rows]) if rows else []
+        return Chosen(torch.tensor(rows, dtype=torch.long, device=device), memory)
+
+    def is_open(self, hit: Hit) -> bool:
+        """Whether the gate lets this edit through."""
+        always = self.config.gate.kind == "off"
+        return hit.id is not None and (always or hit.score >= self.threshold)
+
+    def _route(self, hit: Hit) -> tuple[str | None, float | None]:
+        return (hit.id if self.is_open(hit) else None), (None if hit.id is None else hit.score)
+
+    def _states(self, batch: Batch, layers: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Outputs ``[B, T, D]`` of ``layers`` (all that the config names) in the base model."""
+        if layers is None:
+            layers = [self.config.gate_layer, *(a.layer for a in self.config.adapters)]
+        decoder = decoder_of(self.backbone)
+        with only_below(decoder, max(layers) + 1), capture(decoder, layers) as found:
+            hidden_states(self.backbone.language_model, batch)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Gate, threshold and adapters: what belongs beside a result."""
+        return {
+            "gate": self.config.gate.kind,
+            "gate_layer": self.config.gate_layer,
+            "threshold": self.threshold,
+            "adapters": [f"{a.tokens}@{a.layer} ({a.form})" for a in self.config.adapters],
+            "text_tokens": self.config.text_tokens,
+        }
+
+    # On disk ----------------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """A hash of the adapters and of what the gate reads: what a saved memory depends on."""
+        sha = hashlib.sha256(repr((self.config.gate.kind, self.config.gate_layer)).encode())
+        for tensor in self.adapters.state_dict().values():
+            sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()[:16]
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write ``adapters/model.safetensors`` and, last, ``config.json``.
+
+        Args:
+            folder: made if absent.
+            half: store weights as fp16 (they are used as fp32); ``False`` keeps every bit.
+        """
+        folder = Path(folder)
+        weights = self.adapters.state_dict()
+        save_tensors(folder / "adapters" / "model.safetensors", weights, half=half)
+        config = asdict(self.config)
+        config["gate"]["threshold"] = self.threshold
+        base = {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint()}
+        write_json(
+            folder / "config.json",
+            {
+                "format": FORMAT,
+                "method": self.name,
+                "version": __version__,
+                "backbone": base,
+                "config": config,
+            },
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
+
+        Raises:
+            CheckpointError: something is missing or damaged, or the editor is for another
+                backbone; the message names both.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
+        saved = read_config(folder / "config.json", ("format", "method", "backbone", "config"))
+        if saved["method"] != cls.name:
+            raise CheckpointError(
+                f"{folder} holds a {saved['method']} editor, not {cls.name}",
+                remedy=f"load it as {saved['method']}",
+            )
+        if saved["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has format {saved['format']}, this version reads {FORMAT}",
+                remedy=f"install version {saved.get('version')}, or train again",
+            )
+        trained = saved["backbone"]
+        if trained.get("fingerprint") != backbone.fingerprint():
+            raise CheckpointError(
+                f"{folder} was trained for backbone {trained.get('name')} "
+                f"({trained.get('fingerprint')}), this is {backbone.name} "
+                f"({backbone.fingerprint()})",
+                remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
+            )
+        try:
+            editor = cls(backbone, build(DualEditConfig, saved["config"], "config"))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
+        load_tensors(editor.adapters, folder / "adapters" / "model.safetensors")
+        return editor
+
+    @classmethod
+    def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
+        """The editor that hyperparameters ask for; see ``build.py``."""
+        from .build import editor_from_hparams
+
+        return editor_from_hparams(hparams, backbone)
+
+    def save_memory(self, folder: str | Path) -> None:
+        """Write the edits in force with their keys and values."""
+        self.memory.save(folder, editor=self.fingerprint())
+
+    def load_memory(self, folder: str | Path) -> None:
+        """Replace the edits in force by saved ones; nothing is encoded again.
+
+        Raises:
+            CheckpointError: damaged files, or made by another editor.
+        """
+        self.memory = DualMemory.load(
+            folder,
+            editor=self.fingerprint(),
+            adapters=len(self.adapters),
+            device=self.backbone.device,
+        )
+
+
+def paper_threshold(backbone: Backbone) -> float:
+    """tau of appendix D: 0.8 on BLIP-2, 0.6 on LLaVA; others, not in the paper, get LLaVA's."""
+    return 0.8 if "blip2" in backbone.family else 0.6

@@ -1,0 +1,87 @@
+"""Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
+
+:class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for the threshold.
+The last 300 training records choose the best state and the threshold; test records are only looked
+at by evaluation. A stopped run goes on, a finished one is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ...backbones import Backbone, load_backbone
+from ...backbones.zoo import ASSETS
+from ...data import EditRecord, FGVEditDataset
+from ...scenes.records import ensure_scenes
+from .calibrate import calibrate
+from .config import DualEditTrainingHyperParams
+from .model import DualEdit
+from .training import DualEditTrainer
+
+LOG = logging.getLogger(__name__)
+HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
+BACKBONES = ("scenes-blip2", "scenes-llava")
+HELD_BACK = 300
+
+
+def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
+    """The scenes training records, and those held back to choose state and threshold."""
+    files = ensure_scenes(scenes)
+    found = FGVEditDataset(files.train, image_root=files.images, check="off").records
+    return found[:-HELD_BACK], found[-HELD_BACK:]
+
+
+def train_editor(
+    backbone: Backbone,
+    out: Path,
+    data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
+    steps: int | None = None,
+) -> Path:
+    """A trained and calibrated editor in ``out``/dualedit-<backbone>."""
+    folder = out / f"dualedit-{backbone.name}"
+    if (folder / "config.json").is_file():
+        return folder
+    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / backbone.name)
+    if steps is not None:
+        hparams = hparams.replace(max_iters=steps)
+    torch.manual_seed(hparams.seed)
+    editor = DualEdit(backbone, hparams.config)
+    DualEditTrainer(editor, *data, hparams, out / f"run-{backbone.name}").run()
+    found = calibrate(editor, data[1])
+    LOG.info(
+        "threshold %.3f, balanced accuracy %.4f, ROC area %.4f",
+        *(found.threshold, found.balanced_accuracy, found.auc),
+    )
+    editor.threshold = round(found.threshold, 3)
+    editor.save_pretrained(folder)
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("backbones", nargs="*", default=list(BACKBONES), help="scenes-blip2, ...")
+    parser.add_argument("--out", type=Path, default=Path("runs/train-dualedit"))
+    parser.add_argument("--scenes", type=Path, help="folder of the scenes records (made if absent)")
+    parser.add_argument("--steps", type=int, help="instead of the hparams file's max_iters")
+    parser.add_argument("--ship", action="store_true", help="copy the results into the package")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    data = records(args.scenes)
+    for name in args.backbones:
+        folder = train_editor(load_backbone(name), args.out, data, args.steps)
+        LOG.info("ready: %s", folder)
+        if args.ship:
+            shutil.copytree(folder, ASSETS / folder.name, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()
