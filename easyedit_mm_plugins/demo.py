@@ -8,8 +8,9 @@ one only shows its table.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from . import jobs
+from . import jobs, registry
 from .console import CONSOLE
 from .data import EditRecord, FGVEditDataset
 from .errors import BridgeError, EasyEditMMError
@@ -17,6 +18,9 @@ from .evaluation import Protocol, RunFolder
 from .evaluation.tables import print_tables
 from .live import Line, answer_table, ask_around
 from .parallel import Reporter, run_parallel
+
+if TYPE_CHECKING:
+    from .backbones import Backbone
 
 BACKBONES = ("scenes-blip2", "scenes-llava")
 METHODS = ("unedited", "serac", "mscke")
@@ -103,7 +107,7 @@ def measure_backbone(
     run = jobs.open_run(path, records, protocol)
     backbone = load_backbone(name)
     for method in METHODS:
-        makers = jobs.editor_makers([method], backbone, _given(folders, method))
+        makers = _makers(method, backbone, folders)
         try:
             jobs.measure(
                 makers,
@@ -119,8 +123,18 @@ def measure_backbone(
             reporter.note(f"no SERAC row: it runs EasyEdit's own code. {error.message}")
 
 
-def _given(folders: dict[str, str], method: str) -> dict[str, str]:
-    return {method: folders[method]} if method in folders else {}
+def _makers(method: str, backbone: Backbone, folders: dict[str, str]) -> dict[str, Any]:
+    """How to make the editor; a SERAC trained here takes its other half from MSCKE's."""
+    if method == "serac" and "serac" in folders:
+
+        def serac() -> Any:
+            trained = registry.METHODS.get("serac")
+            return trained.from_pretrained(
+                folders["serac"], backbone, counterfactual=folders["mscke"]
+            )
+
+        return {"serac": serac}
+    return jobs.editor_makers([method], backbone, folders)
 
 
 def example_record() -> EditRecord:

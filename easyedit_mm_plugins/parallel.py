@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.markup import escape
+
 from .console import CONSOLE, progress_bars
 from .errors import EasyEditMMError, RunError
 
@@ -114,9 +116,9 @@ def _follow(workers: Mapping[str, Any], channel: Any) -> None:
                     bars[label] = bar(label)
                 bars[label](finished, total)
             elif kind == "log":
-                CONSOLE.print(what[0], style="dim", markup=False)
+                CONSOLE.print(what[0], style="dim", markup=False, soft_wrap=True)
             elif kind == "note":
-                CONSOLE.print(f"[yellow]note[/] {what[0]}")
+                CONSOLE.print(f"[yellow]note[/] {escape(what[0])}")
             elif kind == "error":
                 raise RunError(what[0], remedy=what[1])
             else:
