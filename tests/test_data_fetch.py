@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli_data import app
-from easyedit_mm_plugins.data import fetch as module
-from easyedit_mm_plugins.data.fetch import SETS, DataSet, Remote, download, fetch, unpack
+from easyedit_mm_plugins.data import download as module
+from easyedit_mm_plugins.data.download import download, unpack
+from easyedit_mm_plugins.data.fetch import SETS, DataSet, Remote, fetch
 from easyedit_mm_plugins.errors import DataError, UnknownNameError
 
 from .file_server import FileServer, Hub

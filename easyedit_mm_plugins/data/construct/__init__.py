@@ -1,15 +1,19 @@
 """Building FGVEdit-like benchmarks from questions and answers about images (MSCKE section 4.2).
 
-``sources.py`` reads question-answer pairs grouped by image, ``prompts.py`` holds every word that a
+``sources.py`` is the interface to question-answer pairs grouped by image, ``vqav2.py`` and
+``tables.py`` read them; ``prompts.py`` holds every word that a
 judge is sent, ``judge.py`` and ``local_judge.py`` send them, ``cache.py`` and ``budget.py`` keep
 what was answered and what it may cost, ``answers.py`` draws counterfactual answers, ``nq.py`` reads
-locality questions, ``build.py`` puts records together, ``agreement.py`` compares labels.
+locality questions, ``case.py`` makes the record of one image, ``build.py`` all of them,
+``estimate.py`` counts beforehand, ``agreement.py`` compares labels.
 """
 
 from .agreement import agreement
 from .budget import Budget, BudgetSpent
-from .build import BuildConfig, BuildResult, build, estimate
+from .build import BuildResult, build
 from .cache import AnswerCache
+from .case import BuildConfig
+from .estimate import estimate
 from .judge import ChatJudge, Judge
 from .sources import QA, SOURCES, ImageGroup, Source, open_source
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .sources import read_rows
+from .tables import read_rows
 
 PREFIX = "nq question: "  # as in the released FGVEdit and E-VQA records
 
