@@ -73,11 +73,11 @@ def verify(
     show: Annotated[int, typer.Option(min=0, help="Findings to print of each kind.")] = 3,
 ) -> None:
     """Is it fit for use? Exit code 0: yes, 1: no, 2: it could not be found out."""
-    from .data.schema import PUBLISHED
+    from .data.schema import KINDS
     from .data.verify import verify as check
 
-    if kind is not None and kind not in PUBLISHED:
-        raise ConfigError(f"unknown kind {kind!r}; known: {', '.join(PUBLISHED)}")
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     report = check(
         path,
         images,

@@ -28,9 +28,9 @@ from easyedit_mm_plugins.data.construct.judge import JudgeError, image_url
 from easyedit_mm_plugins.errors import ConfigError, DataError
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.source import ScenesSource, scope, scope_by_text
-from easyedit_mm_plugins.scenes.world import counterfactual
+from easyedit_mm_plugins.scenes.world import counterfactual, counterfactual_values
 
-from .chat_server import ChatServer, SceneRules, other_wording, read
+from .chat_server import ChatServer, SceneRules, other_wording, pixels, read
 from .conftest import picture
 
 ROOT = Path(__file__).parents[1]
@@ -320,3 +320,28 @@ def test_a_cache_of_something_else_is_refused(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"key": 3}\n')
     with pytest.raises(DataError, match="line 1"):
         AnswerCache(tmp_path / "c.jsonl")
+
+
+def test_new_answers_may_be_the_judges_own(scenes, rules):
+    asked = []
+
+    def reply(prompt, image):
+        if not prompt.startswith(prompts.ALTERNATIVE_PROMPT):
+            return rules.reply(prompt, image)
+        question = rules.meaning[prompt.split("Question: ")[1].split("\n")[0]]
+        right = prompt.split("Right answer: ")[1]
+        asked.append(right)
+        if asked.count(right) == 1:
+            return f"{right.title()}."  # no other answer: asked again
+        scene = rules.scenes[pixels(image)]
+        return counterfactual_values(scene, question.entity(scene), question.attribute)[-1]
+
+    nq = list(scenes.example_nq)
+    config = BuildConfig(alt="judge", both_sides=True)
+    with ChatServer(reply) as server:
+        result = build(scenes, judge(server), nq, None, config, concurrency=1)
+    records = result.train + result.test
+    assert records and result.dropped.get("questions on one side only", 0) + len(records) <= N
+    for record in records:
+        assert record["alt"] != record["pred"] and record["fg_gen_q"] and record["fg_loc_q"]
+    assert len(asked) > len(records)

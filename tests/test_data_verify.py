@@ -103,6 +103,12 @@ def test_duplicates_contradictions_and_leakage(write, tmp_path):
     assert {f.record for f in by_name.findings if f.check == "leakage"} == {1}
 
 
+def test_counts_are_those_of_the_published_files(write):
+    (found,) = verify(write([RECORD], "test_data.json")).findings
+    assert found.check == "count" and "2,778" in found.message
+    assert verify(write([RECORD], "mine_test.json")).findings == []
+
+
 def test_pictures_of_every_odd_kind(tmp_path):
     good = picture(0, 64)
     good.save(tmp_path / "rgb.jpg")

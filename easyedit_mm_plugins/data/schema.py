@@ -10,12 +10,15 @@ from .optional import need
 
 Kind = Literal["fgvedit", "e-vqa", "e-ic"]
 IMAGE_FIELDS = ("image", "image_rephrase", "m_loc")
-# (train, test): records in the published files. The paper of E-VQA says 6,346 for train; its file
-# has 6,345.
-PUBLISHED: dict[str, tuple[int, int]] = {
-    "fgvedit": (8334, 2778),
-    "e-vqa": (6345, 2093),
-    "e-ic": (2849, 1000),
+KINDS: tuple[Kind, ...] = ("fgvedit", "e-vqa", "e-ic")
+# Records in the published files. E-VQA's paper says 6,346 for training; its file has 6,345.
+PUBLISHED: dict[tuple[str, str], int] = {
+    ("fgvedit", "train_data.json"): 8334,
+    ("fgvedit", "test_data.json"): 2778,
+    ("e-vqa", "vqa_train.json"): 6345,
+    ("e-vqa", "vqa_eval.json"): 2093,
+    ("e-ic", "caption_train_edit.json"): 2849,
+    ("e-ic", "caption_eval_edit.json"): 1000,
 }
 _PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"), ("loc", "loc_ans"))
 

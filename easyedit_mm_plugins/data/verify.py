@@ -94,10 +94,7 @@ def _at(finding: Finding, file: Path) -> Finding:
 
 
 def _check_counts(report: Report, file: Path, content: list[Any], kind: Kind) -> None:
-    published = PUBLISHED[kind]
-    name = file.stem.lower()
-    split = 0 if "train" in name else 1 if any(w in name for w in ("test", "eval", "val")) else None
-    expected = published[split] if split is not None else None
+    expected = PUBLISHED.get((kind, file.name))
     report.files[str(file)] = {"kind": kind, "records": len(content), "published": expected}
     if not content:
         report.findings.append(Finding("error", "count", "holds no record", file=str(file)))
