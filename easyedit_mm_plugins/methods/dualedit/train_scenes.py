@@ -1,8 +1,9 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
 
-:class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for the threshold.
-The last 300 training records choose the best state and the threshold; test records are only looked
-at by evaluation. A stopped run goes on, a finished one is kept.
+:class:`DualEditTrainer` with the shipped hparams files on 1,200 training records, then
+:func:`calibrate` for the threshold. The last 300 training records choose the best state and the
+threshold; test records are only looked at by evaluation. A stopped run goes on, a finished one is
+kept.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
 BACKBONES = ("scenes-blip2", "scenes-llava")
 HELD_BACK = 300
+USED = 1200  # what lies below the first edited layer then fits in memory; later epochs are cheap
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
-    """The scenes training records, and those held back to choose state and threshold."""
+    """Scenes training records, and others held back to choose state and threshold."""
     files = ensure_scenes(scenes)
     found = FGVEditDataset(files.train, image_root=files.images, check="off").records
-    return found[:-HELD_BACK], found[-HELD_BACK:]
+    return found[:USED], found[-HELD_BACK:]
 
 
 def train_editor(
