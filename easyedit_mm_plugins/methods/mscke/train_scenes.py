@@ -1,12 +1,15 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.mscke.train_scenes``.
 
-Three steps, each skipped if its result is there, each continued if it was stopped:
+Four steps, each skipped if its result is there, each continued if it was stopped:
 
 1. ``scenes-clip``: the small CLIP is pre-trained on procedural scenes (``scenes_clip.py``);
 2. ``scope``: the scope classifier is trained on the scenes training records;
-3. ``mscke-<backbone>``: a counterfactual model per backbone, saved together with the classifier.
+3. it is trained on at a lower rate, with 9,000 more records from training scenes (what is shipped
+   had this; ``make demo TRAIN=1`` leaves it out);
+4. ``mscke-<backbone>``: a counterfactual model per backbone, saved together with the classifier.
+   The second backbone's starts from the first one's language model, whose vocabulary it shares.
 
-Steps 2 and 3 are :class:`MSCKETrainer` with the shipped hparams files, as users would run it. The
+Steps 2 to 4 are :class:`MSCKETrainer` with the shipped hparams files, as users would run it. The
 last 300 training records choose the best state; test records are only looked at by evaluation.
 """
 
@@ -16,14 +19,17 @@ import argparse
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...backbones import Backbone, load_backbone
 from ...backbones.zoo import ASSETS
 from ...data import EditRecord, FGVEditDataset
-from ...scenes.records import ensure_scenes
+from ...scenes.records import ensure_scenes, write_scenes
+from .checkpoint import read_tensors
 from .classifier import ScopeClassifier
 from .config import MSCKETrainingHyperParams
 from .counterfactual import new_counterfactual
@@ -35,7 +41,17 @@ LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/MSCKE"
 BACKBONES = ("scenes-blip2", "scenes-llava")
 HELD_BACK = 300
-SCOPE_STEPS, COUNTERFACTUAL_STEPS = 1500, 1200
+MORE, MORE_SEED = 9000, 1
+# Open questions are learned at once, yes/no questions late: the second stage, and the only one of
+# a model that begins at another's weights, draws many more of them.
+STAGES: tuple[dict[str, Any], ...] = (
+    {"max_iters": 700, "batch_size": 16},
+    {"max_iters": 500, "batch_size": 10, "scope_questions": 7, "warmup": 20},
+)
+BEGUN: tuple[dict[str, Any], ...] = ({**STAGES[-1], "max_iters": 400, "cfr_lr": 1e-3},)
+
+
+Data = tuple[Sequence[EditRecord], Sequence[EditRecord]]
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
@@ -45,12 +61,15 @@ def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecor
     return found[:-HELD_BACK], found[-HELD_BACK:]
 
 
+def more_records(folder: str | Path) -> list[EditRecord]:
+    """Further records of training scenes, drawn with another seed."""
+    files = write_scenes(folder, n_train=MORE, n_test=2, seed=MORE_SEED)
+    found = FGVEditDataset(files.train, image_root=files.images, check="off", extra=True).records
+    return [replace(record, case_id=f"more-{record.case_id}") for record in found]
+
+
 def train_scope(
-    backbone: Backbone,
-    encoder: Path,
-    out: Path,
-    data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
-    steps: int = SCOPE_STEPS,
+    backbone: Backbone, encoder: Path, out: Path, data: Data, steps: int = 1000
 ) -> ScopeClassifier:
     """The scope classifier on the pre-trained ``encoder``, saved in ``out``/scope.
 
@@ -69,23 +88,53 @@ def train_scope(
     return editor.scope
 
 
+def refine_scope(
+    backbone: Backbone, scope: ScopeClassifier, out: Path, data: Data, steps: int = 1000
+) -> ScopeClassifier:
+    """``scope`` trained on with more records, saved in ``out``/scope-refined."""
+    folder = out / "scope-refined"
+    if (folder / "config.json").is_file():
+        return ScopeClassifier.from_pretrained(folder)
+    hparams = MSCKETrainingHyperParams.from_hparams(HPARAMS / backbone.name)
+    hparams = hparams.replace(
+        train="scope", max_iters=steps, lr=6e-4, early_stop_key="scope/balanced"
+    )
+    train = [*data[0], *more_records(out / "more-scenes")]
+    editor = MSCKE(backbone, scope, new_counterfactual(backbone, hparams.counterfactual))
+    MSCKETrainer(editor, train, data[1], hparams, out / "run-scope-refined").run()
+    scope.save_pretrained(folder)
+    return scope
+
+
 def train_editor(
     backbone: Backbone,
     scope: ScopeClassifier,
     out: Path,
-    data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
-    steps: int = COUNTERFACTUAL_STEPS,
+    data: Data,
+    stages: Sequence[dict[str, Any]] = STAGES,
+    start: Path | None = None,
 ) -> Path:
-    """A counterfactual model for ``backbone``, saved with ``scope`` in ``out``/mscke-<name>."""
+    """A counterfactual model for ``backbone``, saved with ``scope`` in ``out``/mscke-<name>.
+
+    Args:
+        stages: settings of one training run after the other.
+        start: an editor of another backbone with the same vocabulary, whose language model the
+            new one begins at.
+    """
     folder = out / f"mscke-{backbone.name}"
     if (folder / "config.json").is_file():
         return folder
     hparams = MSCKETrainingHyperParams.from_hparams(HPARAMS / backbone.name)
-    hparams = hparams.replace(train="counterfactual", max_iters=steps)
+    hparams = hparams.replace(train="counterfactual", val_batch_size=20, val_steps=150)
     torch.manual_seed(hparams.seed)
     model = new_counterfactual(backbone, hparams.counterfactual)
+    if start is not None:
+        saved = read_tensors(start / "counterfactual/model.safetensors")
+        model.load_state_dict({k: v for k, v in saved.items() if k[:3] == "lm."}, strict=False)
     editor = MSCKE(backbone, scope, model, hparams.threshold)
-    MSCKETrainer(editor, *data, hparams, out / f"run-{backbone.name}").run()
+    for number, settings in enumerate(stages, 1):
+        run = out / f"run-{backbone.name}-{number}"
+        MSCKETrainer(editor, *data, hparams.replace(**settings), run).run()
     editor.save_pretrained(folder)
     return folder
 
@@ -106,11 +155,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     clip = args.clip or args.out / "scenes-clip"
     if not (clip / "config.json").is_file():
         pretrain(clip)
-    made = [clip]
+    made: list[Path] = []
     for name in args.backbones:
         backbone = load_backbone(name)
         scope = train_scope(backbone, clip, args.out, data)
-        made.append(train_editor(backbone, scope, args.out, data))
+        scope = refine_scope(backbone, scope, args.out, data)
+        start = made[0] if made else None
+        stages = BEGUN if made else STAGES
+        made.append(train_editor(backbone, scope, args.out, data, stages, start))
+    made.append(clip)
     for folder in made:
         LOG.info("ready: %s", folder)
         if args.ship:
