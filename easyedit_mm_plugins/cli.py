@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipped, show_run
 from .cli_data import app as data_app
 from .errors import ConfigError, EasyEditMMError
 
@@ -71,7 +68,7 @@ def demo(
     """Edit two small vision-language models before your eyes, then measure 500 edits."""
     from .demo import run_demo
 
-    with _resumable():
+    with resumable():
         run_demo(out=out, limit=limit, train=train, overwrite=overwrite)
 
 
@@ -128,13 +125,13 @@ def evaluate(
     rules = Protocol(protocol)
     suite_named(suite)
     jobs.check_names(method, backbone)
-    folders = _folders(editor or [], method)
+    folders = editor_folders(editor or [], method)
     records = jobs.load_records(data, images=images, limit=limit, skip_bad=skip_bad, extra=extra)
-    _say_skipped(records)
+    say_skipped(records)
     stored = "float32" if device == "cpu" else "as stored"  # what load_backbone does
     execution = {"batch_size": batch_size, "device": device, "dtype": dtype or stored}
     run = jobs.open_run(
-        runs / (name or _run_name(method, backbone, records.name, protocol)),
+        runs / (name or run_name(method, backbone, records.name, protocol)),
         records,
         rules,
         suite=suite,
@@ -143,7 +140,7 @@ def evaluate(
     )
     from .backbones import load_backbone
 
-    with _resumable(), progress_bars() as bar:
+    with resumable(), progress_bars() as bar:
         for base in backbone:
             loaded = load_backbone(base, device=device, dtype=dtype)
             jobs.measure(
@@ -156,7 +153,7 @@ def evaluate(
                 progress=lambda label, base=base: bar(f"{label} on {base}"),
             )
     rows = run.summarise()
-    _show_run(run, rows)
+    show_run(run, rows)
     CONSOLE.print(f"written to {run.path}/", markup=False)
 
 
@@ -182,7 +179,7 @@ def train(
     """Train an editor; a stopped training goes on where it was."""
     from .train_job import train_editor
 
-    with _resumable():
+    with resumable():
         train_editor(
             method,
             backbone,
@@ -227,7 +224,7 @@ def ask(
     edit = Question(question, image, answer)
     asked = [edit, *(Question(q, image) for q in questions or [])]
     asked += [Question(q) for q in text or []]
-    folders = _folders([str(editor)] if editor else [], [method])
+    folders = editor_folders([str(editor)] if editor else [], [method])
     loaded = load_backbone(backbone, device=device, dtype=dtype)
     made = jobs.editor_makers([method], loaded, folders)[method]()
     CONSOLE.print(answer_table(edit, ask_around(made, edit, asked, max_new_tokens)))
@@ -242,7 +239,7 @@ def show(
     from .evaluation.runs import RunFolder, find_run
 
     opened = RunFolder.read(find_run(run, runs))
-    _show_run(
+    show_run(
         opened, opened.rows() if (opened.path / "summary.json").exists() else opened.make_rows()
     )
 
@@ -275,7 +272,7 @@ def list_names(
 
 def main() -> None:
     """Entry point: our own errors are one message and exit code 2; with --debug a traceback."""
-    _be_quiet()
+    be_quiet()
     try:
         app()
     except EasyEditMMError as error:
@@ -285,69 +282,6 @@ def main() -> None:
 
         show_error(error)
         sys.exit(2)
-
-
-def _be_quiet() -> None:
-    """Keep other packages' deprecation talk away from the results, in child processes too."""
-    for category in (DeprecationWarning, FutureWarning):
-        warnings.simplefilter("ignore", category)
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """For commands that go on where they were stopped: say so when they are."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("stopped; start the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _folders(given: list[str], methods: list[str]) -> dict[str, str]:
-    """``--editor`` values by method."""
-    folders = {}
-    for value in given:
-        method, separator, folder = value.partition("=")
-        if not separator:
-            if len(methods) != 1:
-                raise ConfigError(
-                    f"--editor {value} does not say which method it is for",
-                    remedy=f"write --editor {methods[0]}={value}",
-                )
-            method, folder = methods[0], value
-        if method not in methods:
-            raise ConfigError(f"--editor {value}: {method} is not among the methods of this run")
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--editor {value}: the folder does not exist")
-        folders[method] = folder
-    return folders
-
-
-def _run_name(methods: list[str], backbones: list[str], data: str, protocol: str) -> str:
-    parts = ["+".join(methods), "+".join(Path(b).name for b in backbones), data]
-    return "-".join([*parts, *([protocol] if protocol != "generated" else [])])
-
-
-def _say_skipped(records: Any) -> None:
-    from .console import CONSOLE
-
-    if records.skipped:
-        CONSOLE.print(f"[yellow]{len(records.skipped)} bad records left out[/]; the first:")
-        CONSOLE.print(f"  {records.skipped[0]}", markup=False)
-
-
-def _show_run(run: Any, rows: list[dict]) -> None:
-    from rich.markup import escape
-
-    from .console import CONSOLE
-    from .evaluation.tables import print_tables
-
-    for note in run.notes:
-        CONSOLE.print(f"[yellow]note[/] {escape(note)}")
-    print_tables(CONSOLE, rows, run.environment())
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..data import EditRecord, Question
 from ..errors import ConfigError, DataError
@@ -16,6 +16,7 @@ from .answers import BaseAnswers, ask_in_batches
 from .metrics import Suite, case_values, suite_named
 from .protocol import Protocol, Reply
 from .results import BASE, CaseResult, QuestionResult, Row, image_name, make_row
+from .run_files import plain
 
 if TYPE_CHECKING:
     from ..methods.base import Editor
@@ -102,7 +103,7 @@ def evaluate(
                 progress(len(finished), len(records))
     cases = [finished[record.case_id] for record in records]
     row = make_row(
-        cases, suite, seed=protocol.seed, samples=protocol.bootstrap, settings=_plain(settings)
+        cases, suite, seed=protocol.seed, samples=protocol.bootstrap, settings=plain(settings)
     )
     return Evaluation(row, cases)
 
@@ -240,25 +241,11 @@ def _score(reply: Reply) -> float | None:
     return round(float(reply.score), 6) if known else None
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON holds them."""
-    import json
-
-    return json.loads(json.dumps(settings, default=str))
-
-
-def _seeded(seed: int):
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Torch's random numbers from ``seed`` inside the block, and as they were after it."""
-    try:
-        import torch
-    except ImportError:  # editors without torch exist in tests only
-        return nullcontext()
-    from contextlib import contextmanager
+    import torch
 
-    @contextmanager
-    def block():
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-
-    return block()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

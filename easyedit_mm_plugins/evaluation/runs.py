@@ -14,28 +14,25 @@ Several processes may write to one folder, each its own methods or backbones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ..errors import DataError, RunError
 from ..files import disk_error, read_json, write_json, write_text
-from . import jsonl
+from . import jsonl, run_files
 from .answers import BaseAnswers
-from .environment import environment, weights_digest
+from .environment import weights_digest
 from .metrics import suite_named
 from .protocol import Protocol
 from .results import CaseResult, make_row
+from .run_files import plain
 from .tables import markdown
 
 if TYPE_CHECKING:
     from ..methods.base import Editor
 
-FORMAT = 1
 _OWN_FILES = ("config.yaml", "env.json", "cases.jsonl", "summary.json", "table.md", ".lock")
 
 
@@ -93,9 +90,10 @@ class RunFolder:
                     )
                 run._write_config(execution or {})
             else:
-                run._same(run.config, known.get("config", {}), "configuration")
+                run_files.refuse_mixing(run.path, "configuration", known.get("config"), run.config)
                 run.editors = known.get("editors") or {}
-            run._write_environment(execution or {})
+            seed = (run.config.get("protocol") or {}).get("seed", 0)
+            run_files.note_environment(run.path / "env.json", execution or {}, seed)
         run._load_cases()
         return run
 
@@ -133,7 +131,7 @@ class RunFolder:
             known = self._read_config() or {"config": self.config}
             self.editors = known.get("editors") or {}
             if name in self.editors:
-                self._same(identity, self.editors[name], f"editor {name}")
+                run_files.refuse_mixing(self.path, f"editor {name}", self.editors[name], identity)
             else:
                 self.editors[name] = identity
                 self._write_config(known.get("execution", {}))
@@ -177,7 +175,7 @@ class RunFolder:
         self._load_cases()
         self.editors = (self._read_config() or {}).get("editors") or {}
         rows = self.make_rows()
-        write_json(self.path / "summary.json", {"format": FORMAT, "rows": rows})
+        write_json(self.path / "summary.json", {"format": run_files.FORMAT, "rows": rows})
         write_text(self.path / "table.md", markdown(rows, self.environment()))
         return rows
 
@@ -214,7 +212,7 @@ class RunFolder:
                 f"{self.path} has no readable summary.json yet",
                 remedy="start the same command again to finish the run",
             ) from error
-        self._check_format(summary, "summary.json")
+        run_files.check_format(summary, self.path / "summary.json")
         return summary["rows"]
 
     def environment(self) -> dict[str, Any]:
@@ -243,62 +241,12 @@ class RunFolder:
             self._cases.setdefault((*case.row_key, case.case), case)
 
     def _read_config(self) -> dict[str, Any] | None:
-        path = self.path / "config.yaml"
-        if not path.exists():
-            return None
-        try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
-        self._check_format(value, "config.yaml")
-        return value
-
-    def _check_format(self, value: Any, name: str) -> None:
-        version = value.get("format") if isinstance(value, dict) else None
-        if not isinstance(version, int):
-            raise RunError(f"{self.path / name} is not a file of a run folder (no format number)")
-        if version > FORMAT:
-            raise RunError(
-                f"{self.path / name} has format {version}, this version knows {FORMAT}",
-                remedy="update easyedit-mm-plugins, or choose another run name",
-            )
+        return run_files.read_config(self.path / "config.yaml")
 
     def _write_config(self, execution: Mapping[str, Any]) -> None:
-        value = {
-            "format": FORMAT,
-            "config": self.config,
-            "execution": plain(execution),
-            "editors": self.editors,
-        }
-        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-        write_text(self.path / "config.yaml", text)
-
-    def _write_environment(self, execution: Mapping[str, Any]) -> None:
-        given = {k: str(execution[k]) for k in ("device", "dtype") if execution.get(k)}
-        seed = (self.config.get("protocol") or {}).get("seed", 0)
-        now, path = environment(**given, seed=seed), self.path / "env.json"
-        if path.exists():
-            first = read_json(path)
-            last = dict(first)
-            for earlier in first.get("resumed", []):
-                last |= earlier
-            changed = {k: v for k, v in now.items() if last.get(k) != v and k != "started"}
-            if not changed:
-                return
-            changed["at"] = now["started"]
-            now = {**first, "resumed": [*first.get("resumed", []), changed]}
-        write_json(path, now)
-
-    def _same(self, wanted: Any, known: Any, what: str) -> None:
-        differences = [
-            f"{name}: {old!r} there, {new!r} now" for name, old, new in _differences(known, wanted)
-        ]
-        if differences:
-            listed = "\n    ".join(differences)
-            raise RunError(
-                f"{self.path} was made with another {what}:\n    {listed}",
-                remedy="choose another name (--name), or drop what is there (--overwrite)",
-            )
+        run_files.write_config(
+            self.path / "config.yaml", self.config, plain(execution), self.editors
+        )
 
     def _remove(self) -> None:
         for path in [*(self.path / n for n in _OWN_FILES[:-1]), *self.path.glob("before-*.jsonl")]:
@@ -308,20 +256,6 @@ class RunFolder:
     def _lock(self) -> Iterator[None]:
         with (self.path / ".lock").open("ab") as file, jsonl.locked(file):
             yield
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON would hold it, so that it compares equal after a round trip."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted names at which two JSON values differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield name, old, new
 
 
 def find_run(name: str | Path, root: str | Path = "runs") -> Path:
