@@ -216,7 +216,7 @@ class SERAC(RoutedEditor):
         Raises:
             CheckpointError: a file is missing or damaged.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         folder = Path(folder)
         if counterfactual is None:
@@ -227,7 +227,10 @@ class SERAC(RoutedEditor):
                 kind = COUNTERFACTUALS.get(config["counterfactual"])
                 part = Path(counterfactual) / "counterfactual"
                 counterfactual = kind.from_pretrained(part, backbone)
-            classifier = AutoModel.from_pretrained(folder / "classifier").float()
+            kind = AutoConfig.from_pretrained(folder / "classifier").model_type
+            # SERAC compares first positions; a BERT would draw a pooler that is never used.
+            pooler = {"add_pooling_layer": False} if kind == "bert" else {}
+            classifier = AutoModel.from_pretrained(folder / "classifier", **pooler).float()
             tokenizer = AutoTokenizer.from_pretrained(folder / "classifier")
         except (DataError, OSError, ValueError, KeyError, BackboneError) as error:
             raise CheckpointError(
