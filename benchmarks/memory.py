@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import random
 import statistics
 import time
 from pathlib import Path
@@ -43,9 +44,11 @@ def main() -> None:
     for (_, n), editor in editors.items():
         editor.add(edits[:n])
     times: dict[tuple[str, int], list[float]] = {key: [] for key in editors}
+    order, rng = list(editors.items()), random.Random(0)
     for turn in range(args.rounds + 3):
-        for key, editor in editors.items():
-            editor.force([question])  # untimed: whatever ran before left the caches cold
+        rng.shuffle(order)  # a call is slower right after a big one; nobody always follows the same
+        for key, editor in order:
+            editor.force([question])  # untimed, for the same reason
             start = time.perf_counter()
             editor.force([question])
             if turn >= 3:  # the first rounds warm up
