@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from .data import EditRecord, open_image
 from .files import atomic_path
@@ -25,12 +26,12 @@ def draw_example(path: Path, record: EditRecord, lines: Sequence[Line], subtitle
 
     height = 1.6 + 0.42 * len(lines)
     figure = pyplot.figure(figsize=(11.5, height), dpi=130, facecolor="white")
-    scene = figure.add_axes((0.015, 0.06, 0.30, 0.74))
+    scene = figure.add_axes((0.015, 0.07, 0.30, 0.74))
     scene.imshow(open_image(record.edit.image), interpolation="nearest")
     scene.set_axis_off()
-    edit = f"{record.edit.text} → {record.edit.answer}"
-    figure.text(0.015, 0.955, _fit(edit, 42), fontsize=12, weight="bold", color=INK, va="top")
-    figure.text(0.015, 0.955 - 0.34 / height, subtitle, fontsize=10, color=MUTED, va="top")
+    edit = f"{fill(record.edit.text, 44)}\n→ {record.edit.answer}"
+    figure.text(0.015, 0.965, edit, fontsize=11, weight="bold", color=INK, va="top")
+    figure.text(0.015, 0.025, subtitle, fontsize=9, color=MUTED)
     sheet = figure.add_axes((0.335, 0.0, 0.655, 1.0))
     sheet.set_axis_off()
     sheet.set_xlim(0, 1)
@@ -45,7 +46,9 @@ def draw_example(path: Path, record: EditRecord, lines: Sequence[Line], subtitle
         changed = line.after != line.before
         color = {None: INK, True: GOOD, False: BAD}[line.right]
         sheet.text(columns[0], y, line.note, fontsize=9, color=MUTED, va="center")
-        sheet.text(columns[1], y, _fit(line.question.text, 44), fontsize=10, color=INK, va="center")
+        question = fill(line.question.text, 46)
+        size = 8.5 if "\n" in question else 10
+        sheet.text(columns[1], y, question, fontsize=size, color=INK, va="center")
         sheet.text(columns[2], y, _fit(line.before, 13), fontsize=10, color=INK, va="center")
         weight = "bold" if changed else "normal"
         sheet.text(

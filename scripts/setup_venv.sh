@@ -25,6 +25,6 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 echo "Installing into $venv (torch alone is about 2 GB; once only) ..."
 "$venv/bin/python" -m pip install -q --progress-bar off -c requirements/constraints.txt \
-    -e '.[easyedit,plots,dev]'
+    -e '.[easyedit,plots,data,dev]'
 "$venv/bin/python" -m pip install -q --progress-bar off --no-deps easyeditor==0.0.1.dev0
 touch "$venv/.installed"
