@@ -71,7 +71,9 @@ class PaperAdapter(Adapter):
 class ReleasedAdapter(Adapter):
     """The release's form: both sides normalised, D -> A, attention with heads, A -> D, added.
 
-    The last projection starts at zero, so that an untrained adapter changes nothing.
+    The last projection starts at zero, so that an untrained adapter changes nothing. Queries and
+    keys start wide: heads that look at different tokens from the start learn several times faster
+    than heads that all begin with the mean.
     """
 
     def __init__(self, hidden: int, width: int | None = None, heads: int | None = None) -> None:
@@ -82,6 +84,8 @@ class ReleasedAdapter(Adapter):
         self.norm_h, self.norm_e = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.query, self.key, self.value = (nn.Linear(hidden, width) for _ in range(3))
         self.out = nn.Linear(width, hidden)
+        for layer in (self.query, self.key):
+            nn.init.normal_(layer.weight, std=1.5 / hidden**0.5)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

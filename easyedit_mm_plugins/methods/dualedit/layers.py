@@ -1,7 +1,9 @@
 """Reaching into a decoder: reading layers, editing their outputs, starting above them.
 
 Everything here is a context manager that puts back what it touched, however it ends. Nothing
-outlives the forward pass it was made for, so editors on one base model do not meet.
+outlives the forward pass it was made for, and hooks act in their own thread only, so editors on one
+base model do not meet. Leaving layers out (:func:`only_below`, :func:`starting_above`) is for
+training alone: another thread would miss them.
 
 Shapes: B rows of a batch, T its positions, D hidden size, F rows per row of the batch that a
 generating language model makes of it (beams).

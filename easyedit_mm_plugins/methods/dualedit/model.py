@@ -24,7 +24,7 @@ from ..mscke.config import build
 from ..routed import Hit
 from .adapters import new_adapter
 from .config import DualEditConfig, check_threshold
-from .layers import Chosen, EditedPass, capture, decoder_of, only_below
+from .layers import Chosen, EditedPass, capture, decoder_of
 from .memory import DualMemory
 
 FORMAT = 1
@@ -177,7 +177,7 @@ class DualEdit(Editor):
 
     @torch.no_grad()
     def gate_keys(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
-        """What the gate reads of each question, ``[B, D]``; the layers above it do not run."""
+        """What the gate reads of each question in the base model, ``[B, D]``."""
         batch = self.backbone.batch(questions, with_answers=with_answers)
         layer = self.config.gate_layer
         found = self._states(batch, (layer,))[layer]
@@ -224,7 +224,7 @@ class DualEdit(Editor):
         if layers is None:
             layers = [self.config.gate_layer, *(a.layer for a in self.config.adapters)]
         decoder = decoder_of(self.backbone)
-        with only_below(decoder, max(layers) + 1), capture(decoder, layers) as found:
+        with capture(decoder, layers) as found:
             hidden_states(self.backbone.language_model, batch)
         return found
 

@@ -1,6 +1,6 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
 
-:class:`DualEditTrainer` with the shipped hparams files on 1,200 training records, then
+:class:`DualEditTrainer` with the shipped hparams files on 800 training records, then
 :func:`calibrate` for the threshold. The last 300 training records choose the best state and the
 threshold; test records are only looked at by evaluation. A stopped run goes on, a finished one is
 kept.
@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
 BACKBONES = ("scenes-blip2", "scenes-llava")
 HELD_BACK = 300
-USED = 1200  # what lies below the first edited layer then fits in memory; later epochs are cheap
+USED = 800  # what lies below the first edited layer then fits in memory; later epochs are cheap
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
