@@ -35,7 +35,7 @@ from ..methods.base import Editor
 from ..registry import METHODS
 
 LOG = logging.getLogger(__name__)
-_OWN = {"mscke", "serac", "unedited"}
+_OWN = {"dualedit", "mscke", "serac", "unedited"}
 assert _builtin
 
 

@@ -16,6 +16,7 @@ from .base import Answer, Editor, Forced, Unedited
 
 METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
 METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
+METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
 METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
 
 

@@ -72,8 +72,8 @@ class ReleasedAdapter(Adapter):
     """The release's form: both sides normalised, D -> A, attention with heads, A -> D, added.
 
     The last projection starts at zero, so that an untrained adapter changes nothing. Queries and
-    keys start wide: heads that look at different tokens from the start learn several times faster
-    than heads that all begin with the mean.
+    keys start wide, so that heads look at different tokens from the start instead of all beginning
+    with the mean.
     """
 
     def __init__(self, hidden: int, width: int | None = None, heads: int | None = None) -> None:
