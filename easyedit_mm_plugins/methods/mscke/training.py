@@ -148,7 +148,7 @@ class MSCKETrainer:
             torch.manual_seed(rng.getrandbits(62))
             loss, info = self.batch_loss(records, rng)
             if not torch.isfinite(loss):
-                raise self._diverged("the loss", float(loss))
+                raise self._diverged("the loss", loss.item())
             (loss / hp.accumulate_bs).backward()
         self.step += 1
         if self.step % hp.accumulate_bs == 0 or self.step == self.total:
