@@ -74,14 +74,12 @@ def ask_in_batches(
     visible: Sequence[frozenset[str]] | None,
     batch_size: int,
 ) -> list[Reply]:
-    """Ask all ``questions``, ``batch_size`` rows at a time, rows of like length together.
+    """Ask all ``questions``, ``batch_size`` rows at a time, those without an image last.
 
-    Which rows share a batch must not change an answer; that is the editor's promise.
+    An image's positions are many, so a text-only row among them would be mostly padding. Which
+    rows share a batch must not change an answer; that is the editor's promise.
     """
-    order = sorted(
-        range(len(questions)),
-        key=lambda i: (questions[i].image is None, len(questions[i].text), i),
-    )
+    order = sorted(range(len(questions)), key=lambda i: (questions[i].image is None, i))
     replies: list[Reply] = [Reply()] * len(questions)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
