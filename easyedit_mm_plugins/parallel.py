@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import queue
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,6 +56,7 @@ class _Forward(logging.Handler):
 
 def _work(target: Callable[..., None], arguments: tuple, channel: Any) -> None:
     """Runs in the child: every error becomes a message."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         target(*arguments, Reporter(channel))
         channel.put(("done",))
@@ -63,6 +66,14 @@ def _work(target: Callable[..., None], arguments: tuple, channel: Any) -> None:
         channel.put(("error", error.message, error.remedy))
     except Exception as error:
         channel.put(("error", f"{error!r}\n{traceback.format_exc()}", None))
+
+
+def _end_with_parent() -> None:
+    """A killed command must not leave workers behind that write beside the next one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_parallel(target: Callable[..., None], jobs: Mapping[str, tuple]) -> None:

@@ -17,8 +17,21 @@ def worker(what, path, reporter):
         Path(path).write_text("done")
     elif what == "bad":
         raise DataError("is broken", file="f.json", remedy="mend it")
+    elif what == "goes on":
+        Path(path + ".started").touch()
+        time.sleep(2)
+        Path(path).touch()
     elif what == "dies":
         os._exit(9)
     else:
         time.sleep(60)
         Path(path).write_text("too late")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from easyedit_mm_plugins.parallel import run_parallel
+    from tests.parallel_worker import worker as by_name
+
+    run_parallel(by_name, {"x": ("goes on", sys.argv[1])})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -35,6 +39,21 @@ def test_a_failing_worker_stops_the_others_and_is_named(tmp_path, what, message)
         parallel.run_parallel(worker, {"x": (what, ""), "y": ("slow", str(late))})
     assert time.monotonic() - start < 50 and not late.exists()
     assert error.value.remedy
+
+
+def test_no_worker_outlives_a_killed_command(tmp_path):
+    file, started = tmp_path / "late", tmp_path / "late.started"
+    root = Path(demo.__file__).parents[1]
+    here = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(root / "tests/parallel_worker.py"), str(file)]
+    with subprocess.Popen(command, env=here) as parent:
+        deadline = time.monotonic() + 60
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        parent.kill()
+    assert started.exists()
+    time.sleep(3)
+    assert not file.exists()
 
 
 def test_the_example_shows_every_kind_of_question_and_draws_them(tmp_path):
