@@ -17,8 +17,8 @@ from .errors import ConfigError, UnknownNameError
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """The tail of an error message: the nearest known names, or all of them if none is near."""
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
-    names = [k for k in known if k.lower() in near]
+    lower = {k.lower(): k for k in known}
+    names = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     if names:
         return f"did you mean {' or '.join(names)}?"
     return f"known: {', '.join(known) or 'none'}"

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from easyedit_mm_plugins import cli, jobs
+from easyedit_mm_plugins.console import CONSOLE, ERRORS
 from easyedit_mm_plugins.errors import EasyEditMMError
 from easyedit_mm_plugins.methods.base import Unedited
 from easyedit_mm_plugins.registry import BACKBONES, METHODS
@@ -76,7 +77,8 @@ def loaded(monkeypatch):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command line; returns exit code, output and error output, lines unfolded."""
-    monkeypatch.setenv("COLUMNS", "200")
+    for console in (CONSOLE, ERRORS):
+        monkeypatch.setattr(console, "width", 200)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["easyedit-mm", *map(str, arguments)])
