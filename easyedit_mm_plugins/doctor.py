@@ -114,9 +114,9 @@ def _easyedit(report: Report) -> None:
         remedy = host.remedy or "install it, or set EASYEDIT_ROOT to a checkout"
         report.add("note", "EasyEdit", f"{text} (only needed to run through its classes)", remedy)
         return
-    names = {"pypi": "the PyPI release 0.0.1.dev0", "head": "the GitHub generation (HEAD)"}
+    names = {"pypi": "the PyPI release", "head": "the GitHub generation (HEAD)"}
     version = host.versions.get("easyeditor")
-    text = f"{names.get(host.generation, host.generation)}{f', {version}' if version else ''}"
+    text = f"{names.get(host.generation, host.generation)}{f' {version}' if version else ''}"
     level: Level = "broken" if host.problem else "ok"
     report.add(level, "EasyEdit", f"{text}, {host.source}: {host.path}", host.remedy or "")
     if host.problem:
