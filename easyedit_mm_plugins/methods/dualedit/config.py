@@ -6,14 +6,11 @@ missing or unknown is an error that names the nearest key.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from ...errors import ConfigError
-from ...registry import did_you_mean
-from ..mscke.config import build, read_yaml
+from ..mscke.config import HParams, build, choice
 
 FORMS = ("paper", "released")
 TOKENS = ("text", "visual")
@@ -140,7 +137,7 @@ class DualEditConfig:
 
 
 @dataclass
-class _Common:
+class _Common(HParams):
     """What editing and training files share. EasyEdit's loaders read many of these by name."""
 
     model_name: str  # EasyEdit: backbone ("blip2", "minigpt4"); or an embedded or HF one
@@ -167,7 +164,8 @@ class _Common:
     text_tokens: str = "prompt"  # DualEditConfig
     seed: int = 0
 
-    _name_key: ClassVar[str] = "alg_name"
+    _alg: ClassVar[str] = "DUALEDIT"
+    _title: ClassVar[str] = "DualEdit"
 
     def __post_init__(self) -> None:
         config = self.config
@@ -177,32 +175,6 @@ class _Common:
     def config(self) -> DualEditConfig:
         """The editor that these settings describe."""
         return DualEditConfig(self.adapters, self.gate, self.text_tokens)
-
-    @classmethod
-    def from_hparams(cls, hparams_name_or_path: str | Path) -> Self:
-        """Read a YAML file, with or without ``.yaml`` in the name, as EasyEdit's classes do.
-
-        Raises:
-            ConfigError: a missing file, an unknown or missing key, or another method's file.
-        """
-        path, values = read_yaml(hparams_name_or_path)
-        for key in ("alg_name", "alg"):
-            if key in values and values[key] != "DUALEDIT":
-                raise ConfigError(
-                    f"{path}: is for {values[key]}, not for DualEdit",
-                    remedy=f"use that method's class, or a file with {cls._name_key}: DUALEDIT",
-                )
-        if cls._name_key not in values:
-            raise ConfigError(f"{path}: missing key {cls._name_key}")
-        return build(cls, values, str(path))
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values (EasyEdit's classes have this method)."""
-        return asdict(self)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
 
 
 @dataclass
@@ -290,12 +262,6 @@ def check_threshold(value: Any) -> float:
             remedy="it is compared with a cosine; the paper has 0.6 on LLaVA and 0.8 on BLIP-2",
         )
     return float(value)
-
-
-def choice(value: Any, name: str, known: tuple[str, ...]) -> None:
-    """Raise :class:`ConfigError` unless ``value`` is one of ``known``."""
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), list(known))}")
 
 
 def at_least(value: Any, name: str, low: float, *, whole: bool = False) -> None:

@@ -145,8 +145,42 @@ class CounterfactualConfig:
         check_unit(self.drop_image, "counterfactual.drop_image")
 
 
+class HParams:
+    """What every method's hyperparameters share; a dataclass of settings inherits it."""
+
+    _alg: ClassVar[str]  # the method's name in EasyEdit
+    _title: ClassVar[str]  # and in a sentence
+    _name_key: ClassVar[str] = "alg_name"
+
+    @classmethod
+    def from_hparams(cls, hparams_name_or_path: str | Path) -> Self:
+        """Read a YAML file, with or without ``.yaml`` in the name, as EasyEdit's classes do.
+
+        Raises:
+            ConfigError: a missing file, an unknown or missing key, or another method's file.
+        """
+        path, values = read_yaml(hparams_name_or_path)
+        for key in ("alg_name", "alg"):
+            if key in values and values[key] != cls._alg:
+                raise ConfigError(
+                    f"{path}: is for {values[key]}, not for {cls._title}",
+                    remedy=f"use that method's class, or a file with {cls._name_key}: {cls._alg}",
+                )
+        if cls._name_key not in values:
+            raise ConfigError(f"{path}: missing key {cls._name_key}")
+        return build(cls, values, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values (EasyEdit's classes have this method)."""
+        return asdict(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
 @dataclass
-class _Common:
+class _Common(HParams):
     """What editing and training files share. EasyEdit's loaders read many of these by name."""
 
     model_name: str  # EasyEdit: backbone ("blip2", "minigpt4"); or an embedded or HF one
@@ -173,40 +207,15 @@ class _Common:
     counterfactual: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     seed: int = 0  # released: 0
 
+    _alg: ClassVar[str] = "MSCKE"
+    _title: ClassVar[str] = "MSCKE"
+
     def __post_init__(self) -> None:
         if isinstance(self.scope, dict):
             self.scope = build(ScopeConfig, self.scope, "scope")
         if isinstance(self.counterfactual, dict):
             self.counterfactual = build(CounterfactualConfig, self.counterfactual, "counterfactual")
         self.threshold = check_unit(self.threshold, "threshold")
-
-    _name_key: ClassVar[str] = "alg_name"
-
-    @classmethod
-    def from_hparams(cls, hparams_name_or_path: str | Path) -> Self:
-        """Read a YAML file, with or without ``.yaml`` in the name, as EasyEdit's classes do.
-
-        Raises:
-            ConfigError: a missing file, an unknown or missing key, or another method's file.
-        """
-        path, values = read_yaml(hparams_name_or_path)
-        for key in ("alg_name", "alg"):
-            if key in values and values[key] != "MSCKE":
-                raise ConfigError(
-                    f"{path}: is for {values[key]}, not for MSCKE",
-                    remedy=f"use that method's class, or a file with {cls._name_key}: MSCKE",
-                )
-        if cls._name_key not in values:
-            raise ConfigError(f"{path}: missing key {cls._name_key}")
-        return build(cls, values, str(path))
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values (EasyEdit's classes have this method)."""
-        return asdict(self)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed."""
-        return dataclasses.replace(self, **changes)
 
 
 @dataclass
@@ -272,9 +281,9 @@ class MSCKETrainingHyperParams(_Common):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _choice(self.train, "train", ("scope", "counterfactual", "both"))
-        _choice(self.opt, "opt", ("Adam", "AdamW"))
-        _choice(self.schedule, "schedule", ("constant", "cosine"))
+        choice(self.train, "train", ("scope", "counterfactual", "both"))
+        choice(self.opt, "opt", ("Adam", "AdamW"))
+        choice(self.schedule, "schedule", ("constant", "cosine"))
         for name in ("batch_size", "accumulate_bs", "val_batch_size", "scope_questions"):
             _at_least(getattr(self, name), name, 1, whole=True)
         for name in ("val_interval", "log_interval", "model_save_pt", "early_stop_patience"):
@@ -290,7 +299,8 @@ class MSCKETrainingHyperParams(_Common):
             raise ConfigError("give one of max_iters and max_epochs")
 
 
-def _choice(value: Any, name: str, known: tuple[str, ...]) -> None:
+def choice(value: Any, name: str, known: tuple[str, ...]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is one of ``known``."""
     if value not in known:
         raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), list(known))}")
 
