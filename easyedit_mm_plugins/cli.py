@@ -11,6 +11,7 @@ import typer
 
 from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipped, show_run
 from .cli_data import app as data_app
+from .cli_experiments import reproduce
 from .errors import ConfigError, EasyEditMMError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.command()(reproduce)
 _STATE = {"debug": False}
 
 Backbone = Annotated[
@@ -246,22 +248,26 @@ def show(
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, backbones, datasets or protocols.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="methods, backbones, datasets, experiments or protocols."),
+    ],
 ) -> None:
     """Print the names that the other commands take."""
     from .evaluation.protocol import PROTOCOLS
     from .registry import did_you_mean
 
-    def names(module: str, registry: str) -> list[str]:
+    def names(module: str, registry: str, home: str = "registry") -> list[str]:
         from importlib import import_module
 
         import_module(f"{__package__}.{module}")
-        return getattr(import_module(f"{__package__}.registry"), registry).names()
+        return getattr(import_module(f"{__package__}.{home}"), registry).names()
 
     known = {
         "methods": lambda: names("methods", "METHODS"),
         "backbones": lambda: names("backbones.zoo", "BACKBONES"),
         "datasets": lambda: ["scenes", *(f"{n}:PATH" for n in names("data", "DATASETS"))],
+        "experiments": lambda: names("reproduce", "EXPERIMENTS", "reproduce"),
         "protocols": lambda: list(PROTOCOLS),
     }
     if what not in known:

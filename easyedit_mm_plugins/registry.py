@@ -25,12 +25,17 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 class Registry:
-    """A case-insensitive name table; see the module's docstring."""
+    """A name table, blind to case and to "_" for "-"; see the module's docstring."""
 
     def __init__(self, kind: str, group: str | None = None) -> None:
         self.kind, self.group = kind, group
         self._items: dict[str, Any] = {}
         self._scanned = group is None
+
+    @staticmethod
+    def key(name: object) -> str:
+        """How ``name`` is listed: lower case, dashes for underscores."""
+        return str(name).lower().replace("_", "-")
 
     def register(self, name: str, value: Any = None, *, replace: bool = False) -> Any:
         """Add ``value`` under ``name``; without a value, return a decorator.
@@ -40,7 +45,7 @@ class Registry:
         """
         if value is None:
             return lambda obj: self.register(name, obj, replace=replace)
-        key = name.lower()
+        key = self.key(name)
         if not replace and self._items.get(key, value) != value:
             raise ConfigError(
                 f"{self.kind} {name!r} is already registered as {self._items[key]!r}",
@@ -51,7 +56,7 @@ class Registry:
 
     def unregister(self, name: str) -> None:
         """Forget ``name``; unknown names are ignored."""
-        self._items.pop(name.lower(), None)
+        self._items.pop(self.key(name), None)
 
     def get(self, name: str) -> Any:
         """The value under ``name``, imported if it was given as a string.
@@ -59,7 +64,7 @@ class Registry:
         Raises:
             UnknownNameError: nothing has that name; the message offers the nearest.
         """
-        key = str(name).lower()
+        key = self.key(name)
         if key not in self._items:
             self._scan()
         if key not in self._items:
@@ -81,13 +86,13 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         self._scan()
-        return str(name).lower() in self._items
+        return self.key(name) in self._items
 
     def _scan(self) -> None:
         if not self._scanned:
             self._scanned = True
             for point in entry_points(group=self.group):
-                self._items.setdefault(point.name.lower(), point)
+                self._items.setdefault(self.key(point.name), point)
 
 
 METHODS = Registry("method", "easyedit_mm_plugins.methods")

@@ -32,7 +32,7 @@ def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None)
         return method(backbone)
     # An editor that sees no image serves every backbone of a family ("serac-scenes").
     names = (backbone.name, backbone.name.split("-")[0])
-    shipped = [p for n in names if (p := ASSETS / f"{name.lower()}-{n}").is_dir()]
+    shipped = [p for n in names if (p := ASSETS / f"{METHODS.key(name)}-{n}").is_dir()]
     if folder is None and not shipped:
         raise CheckpointError(
             f"no trained {name} editor is shipped for {backbone.name}",

@@ -1,0 +1,49 @@
+"""``easyedit-mm reproduce``: the papers' tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import resumable
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="See 'list experiments'.")],
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Base model, may be repeated; without it the embedded ones."),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="scenes, a JSON file in FGVEdit's schema, or NAME:PATH.")
+    ] = "scenes",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that image paths are relative to.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many test cases.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Measure a table or figure of the papers; a stopped one goes on where it was."""
+    from .reproduce import EXPERIMENTS, ExperimentSettings
+
+    run = EXPERIMENTS.get(name)
+    settings = ExperimentSettings(
+        name=EXPERIMENTS.key(name),
+        backbones=backbone or [],
+        data=data,
+        images=images,
+        limit=limit,
+        train=train,
+        out=out,  # type: ignore[arg-type]  # None: the default
+        device=device,
+        dtype=dtype,
+        overwrite=overwrite,
+    )
+    with resumable():
+        run(settings)
