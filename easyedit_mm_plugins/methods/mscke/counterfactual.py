@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...backbones.splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
 from ...data import Question
-from ...errors import BackboneError, CheckpointError, ConfigError, DataError
+from ...errors import BackboneError, CheckpointError, ConfigError
 from ...files import write_json
 from ...registry import Registry
 from .checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
 from .config import CounterfactualConfig, build
+from .pairs import PairReader
 
 LOG = logging.getLogger(__name__)
 COUNTERFACTUALS = Registry("counterfactual model")
@@ -76,12 +76,11 @@ class Counterfactual(ABC):
 
 
 @COUNTERFACTUALS.register("small-lm")
-class SmallLM(nn.Module, Counterfactual):
+class SmallLM(PairReader, nn.Module, Counterfactual):
     """A small trainable causal language model with the base model's vocabulary and eyes.
 
-    One row reads ``<s> {t_e} {y_e} </s> [image V] Question: {t_test} Short answer:``, where the
-    image is the base model's own embedding through a linear map, and start, end and template are
-    the base model's. Without an image the row is ``<s> {t_e} {y_e} </s> {t_test}``.
+    Edit and query are one row, see ``pairs.py``; the image is the base model's own embedding
+    through a linear map.
 
     Args:
         backbone: the frozen base model; not a submodule, never changed.
@@ -145,100 +144,9 @@ class SmallLM(nn.Module, Counterfactual):
         """Where the weights are."""
         return self.vision.weight.device
 
-    def rows(
-        self,
-        edits: Sequence[Question],
-        queries: Sequence[Question],
-        *,
-        with_answers: bool = False,
-        stop: bool = False,
-        hidden: bool = False,
-    ) -> list[Row]:
-        """One :class:`Row` a pair; ``stop`` adds the end token to the answer, as training needs.
-
-        ``hidden`` leaves the images out of the sequences; the prompts stay as they are.
-        """
-        base = self.backbone
-        pictured = [i for i, q in enumerate(queries) if q.image is not None and not hidden]
-        features: dict[int, Tensor] = {}
-        if pictured:
-            encoded = base.image_features([queries[i].image for i in pictured])
-            projected = self.vision(encoded.to(self.vision.weight))
-            features = dict(zip(pictured, projected, strict=True))
-        out = []
-        for i, (edit, query) in enumerate(zip(edits, queries, strict=True)):
-            if not query.text.strip():
-                raise DataError("a question is empty", record=i, field="prompt")
-            fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
-            prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
-            segments: list[Segment] = [[*fact, base.stop_token_id]]
-            if i in features:
-                segments.append(features[i])
-            segments.append(base.token_ids(prompt, special=False))
-            answer = base.answer_ids(query.answer) if with_answers else []
-            out.append(Row(segments, [*answer, base.stop_token_id] if stop else answer))
-        return out
-
-    def _batch(self, rows: list[Row], room: int = 0) -> Batch:
-        batch = assemble(rows, self.lm.get_input_embeddings())
-        limit = getattr(self.lm.config, "max_position_embeddings", None)
-        if limit is not None and batch.inputs_embeds.shape[1] + room > limit:
-            raise DataError(
-                f"an edit with a query takes {batch.inputs_embeds.shape[1] + room} positions, the "
-                f"counterfactual model has {limit}",
-                remedy="shorten the edit or the question",
-            )
-        return batch
-
-    def answer_logits(self, edits: Sequence[Question], queries: Sequence[Question]) -> list[Tensor]:
-        """See :class:`Counterfactual`; differentiable. Ids past the base's vocabulary are cut."""
-        rows = self.rows(edits, queries, with_answers=True)
-        logits = answer_logits(self.lm, self._batch(rows))
-        return [row[:, : self.backbone.vocab_size] for row in logits]
-
-    def nll(
-        self,
-        edits: Sequence[Question],
-        queries: Sequence[Question],
-        hidden: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Mean negative log likelihood of each answer and its end, and whether greedy decoding
-        would give just that answer: ``[B]`` and bool ``[B]``."""
-        rows = self.rows(edits, queries, with_answers=True, stop=True, hidden=hidden)
-        logits = answer_logits(self.lm, self._batch(rows))
-        lengths = torch.tensor([len(r.answer) for r in rows], device=self.device)
-        targets = torch.tensor([t for r in rows for t in r.answer], device=self.device)
-        every = torch.cat(logits).float()
-        row_of = torch.repeat_interleave(lengths)
-        losses = nn.functional.cross_entropy(every, targets, reduction="none")
-        total = losses.new_zeros(len(rows)).index_add(0, row_of, losses)
-        wrong = (every.argmax(-1) != targets).long()
-        misses = wrong.new_zeros(len(rows)).index_add(0, row_of, wrong)
-        return total / lengths, misses == 0
-
-    @torch.no_grad()
-    def generate(
-        self,
-        edits: Sequence[Question],
-        queries: Sequence[Question],
-        *,
-        max_new_tokens: int = 8,
-        **kwargs: Any,
-    ) -> list[str]:
-        """See :class:`Counterfactual`."""
-        if not queries:
-            return []
-        base = self.backbone
-        pad = base.tokenizer.pad_token_id
-        ids = generate_ids(
-            self.lm,
-            self._batch(self.rows(edits, queries), max_new_tokens),
-            eos_token_id=base.stop_token_id,
-            pad_token_id=base.stop_token_id if pad is None else pad,
-            max_new_tokens=max_new_tokens,
-            **kwargs,
-        )
-        return base.decode(ids)
+    def see(self, features: Tensor) -> Tensor:
+        """The base model's image embeddings [N, V, D] through the linear map."""
+        return self.vision(features.to(self.vision.weight))
 
     def describe(self) -> dict[str, Any]:
         """Kind, architecture and size."""

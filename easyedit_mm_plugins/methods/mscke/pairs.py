@@ -1,0 +1,130 @@
+"""Models that read an edit and a query as one row, and answer with the base model's words.
+
+One row reads ``<s> {t_e} {y_e} </s> [image V] Question: {t_test} Short answer:``, where start, end
+and template are the base model's. Without an image it is ``<s> {t_e} {y_e} </s> {t_test}``. The
+small language model and the LoRA one differ only in what reads the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones.base import Backbone
+from ...backbones.splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
+from ...data import Question
+from ...errors import DataError
+
+
+class PairReader:
+    """What such models share; a subclass has ``backbone``, ``lm`` and :meth:`see`.
+
+    Attributes:
+        backbone: the frozen base model, whose words, eyes and vocabulary are used.
+        lm: a causal language model that takes ``inputs_embeds``.
+    """
+
+    backbone: Backbone
+    lm: nn.Module
+
+    def see(self, features: Tensor) -> Tensor:
+        """The base model's image embeddings [N, V, D] as ``lm`` takes them; unchanged here."""
+        return features
+
+    def rows(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        *,
+        with_answers: bool = False,
+        stop: bool = False,
+        hidden: bool = False,
+    ) -> list[Row]:
+        """One :class:`Row` a pair; ``stop`` adds the end token to the answer, as training needs.
+
+        ``hidden`` leaves the images out of the sequences; the prompts stay as they are.
+
+        Raises:
+            DataError: a question is empty.
+        """
+        base = self.backbone
+        pictured = [i for i, q in enumerate(queries) if q.image is not None and not hidden]
+        features: dict[int, Tensor] = {}
+        if pictured:
+            seen = self.see(base.image_features([queries[i].image for i in pictured]))
+            features = dict(zip(pictured, seen, strict=True))
+        out = []
+        for i, (edit, query) in enumerate(zip(edits, queries, strict=True)):
+            if not query.text.strip():
+                raise DataError("a question is empty", record=i, field="prompt")
+            fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
+            prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
+            segments: list[Segment] = [[*fact, base.stop_token_id]]
+            if i in features:
+                segments.append(features[i])
+            segments.append(base.token_ids(prompt, special=False))
+            answer = base.answer_ids(query.answer) if with_answers else []
+            out.append(Row(segments, [*answer, base.stop_token_id] if stop else answer))
+        return out
+
+    def _batch(self, rows: list[Row], room: int = 0) -> Batch:
+        batch = assemble(rows, self.lm.get_input_embeddings())
+        limit = getattr(self.lm.config, "max_position_embeddings", None)
+        if limit is not None and batch.inputs_embeds.shape[1] + room > limit:
+            raise DataError(
+                f"an edit with a query takes {batch.inputs_embeds.shape[1] + room} positions, the "
+                f"counterfactual model has {limit}",
+                remedy="shorten the edit or the question",
+            )
+        return batch
+
+    def answer_logits(self, edits: Sequence[Question], queries: Sequence[Question]) -> list[Tensor]:
+        """Teacher-forced logits [n_i, vocab] of each query's ``answer``; differentiable. Ids past
+        the base model's vocabulary are cut."""
+        rows = self.rows(edits, queries, with_answers=True)
+        logits = answer_logits(self.lm, self._batch(rows))
+        return [row[:, : self.backbone.vocab_size] for row in logits]
+
+    def nll(
+        self, edits: Sequence[Question], queries: Sequence[Question], hidden: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Mean negative log likelihood of each answer and its end, and whether greedy decoding
+        would give just that answer: ``[B]`` and bool ``[B]``."""
+        rows = self.rows(edits, queries, with_answers=True, stop=True, hidden=hidden)
+        logits = answer_logits(self.lm, self._batch(rows))
+        every = torch.cat(logits).float()
+        lengths = torch.tensor([len(r.answer) for r in rows], device=every.device)
+        targets = torch.tensor([t for r in rows for t in r.answer], device=every.device)
+        row_of = torch.repeat_interleave(lengths)
+        losses = nn.functional.cross_entropy(every, targets, reduction="none")
+        total = losses.new_zeros(len(rows)).index_add(0, row_of, losses)
+        wrong = (every.argmax(-1) != targets).long()
+        misses = wrong.new_zeros(len(rows)).index_add(0, row_of, wrong)
+        return total / lengths, misses == 0
+
+    @torch.no_grad()
+    def generate(
+        self,
+        edits: Sequence[Question],
+        queries: Sequence[Question],
+        *,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answers as text; greedy unless ``kwargs`` say otherwise."""
+        if not queries:
+            return []
+        base = self.backbone
+        pad = base.tokenizer.pad_token_id
+        ids = generate_ids(
+            self.lm,
+            self._batch(self.rows(edits, queries), max_new_tokens),
+            eos_token_id=base.stop_token_id,
+            pad_token_id=base.stop_token_id if pad is None else pad,
+            max_new_tokens=max_new_tokens,
+            **kwargs,
+        )
+        return base.decode(ids)
