@@ -46,7 +46,7 @@ def tiny_image_processor():
 
 
 def build_tiny(family: str):
-    """A backbone of ``family`` ("blip2" or "llava") with random weights, seeded."""
+    """A backbone of ``family`` ("blip2", "minigpt4" or "llava") with random weights, seeded."""
     from transformers import (
         Blip2Config,
         Blip2ForConditionalGeneration,
@@ -59,7 +59,7 @@ def build_tiny(family: str):
         OPTConfig,
     )
 
-    from easyedit_mm_plugins.backbones import HFBlip2, HFLlava
+    from easyedit_mm_plugins.backbones import HFBlip2, HFLlava, HFMiniGPT4
 
     tokenizer = tiny_tokenizer()
     vocabulary, image_token = len(tokenizer), tokenizer.convert_tokens_to_ids("<image>")
@@ -82,7 +82,9 @@ def build_tiny(family: str):
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    if family == "blip2":
+    llama = LlamaConfig(**text, intermediate_size=48, initializer_range=0.3)
+    if family in ("blip2", "minigpt4"):
+        opt = OPTConfig(**text, ffn_dim=48, word_embed_proj_dim=24, init_std=0.3)
         config = Blip2Config(
             vision_config=Blip2VisionConfig(**vision, initializer_range=0.02).to_dict(),
             qformer_config=Blip2QFormerConfig(
@@ -93,18 +95,17 @@ def build_tiny(family: str):
                 encoder_hidden_size=16,
                 vocab_size=8,
             ).to_dict(),
-            text_config=OPTConfig(
-                **text, ffn_dim=48, word_embed_proj_dim=24, init_std=0.3
-            ).to_dict(),
+            text_config=(opt if family == "blip2" else llama).to_dict(),
             num_query_tokens=4,
             image_token_index=image_token,
         )
         model = Blip2ForConditionalGeneration(config)
         torch.nn.init.normal_(model.query_tokens)
-        return HFBlip2("tiny-blip2", model, tokenizer, tiny_image_processor())
+        cls = HFBlip2 if family == "blip2" else HFMiniGPT4
+        return cls(f"tiny-{family}", model, tokenizer, tiny_image_processor())
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision).to_dict(),
-        text_config=LlamaConfig(**text, intermediate_size=48, initializer_range=0.3).to_dict(),
+        text_config=llama.to_dict(),
         image_token_index=image_token,
         image_seq_length=16,
     )
@@ -118,7 +119,7 @@ def picture(seed: int, size: int = 32) -> Image.Image:
     return Image.fromarray(noise, "RGB")
 
 
-@pytest.fixture(params=["blip2", "llava"])
+@pytest.fixture(params=["blip2", "minigpt4", "llava"])
 def backbone(request):
     """A tiny backbone of each family."""
     return build_tiny(request.param)

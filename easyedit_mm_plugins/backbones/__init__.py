@@ -1,11 +1,11 @@
-"""Base models behind one frame: ``base.py`` the frame, ``hf.py`` two families, ``zoo.py`` names.
+"""Base models behind one frame: ``base.py`` the frame, ``hf.py`` three families, ``zoo.py`` names.
 
 ``splice.py`` is where rows of image and text embeddings are padded, scored and continued.
 EasyEdit's own BLIP-2 and MiniGPT-4 stand behind the same frame in ``bridge/backbones.py``.
 """
 
 from .base import Backbone
-from .hf import HFBlip2, HFLlava
+from .hf import HFBlip2, HFLlava, HFMiniGPT4
 from .splice import Batch, Row, answer_logits, assemble, generate_ids
 from .zoo import load_backbone
 
@@ -14,6 +14,7 @@ __all__ = [
     "Batch",
     "HFBlip2",
     "HFLlava",
+    "HFMiniGPT4",
     "Row",
     "answer_logits",
     "assemble",

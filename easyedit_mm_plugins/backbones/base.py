@@ -4,7 +4,11 @@ What differs between BLIP-2, MiniGPT-4 and LLaVA is small: how an image becomes 
 language model's space, and where these lie in the prompt. A subclass says these two things; rows,
 padding, teacher forcing and generation are the same for all (``splice.py``).
 
-Shapes: B questions, N images, V image tokens, D hidden size, n_i answer tokens.
+The way from pixels to embeddings has two parts: a vision tower that nobody edits, and a connector
+(Q-Former and projection, or a projector) that some methods do.
+
+Shapes: B questions, N images, S patches, E vision size, V image tokens, D hidden size, n_i answer
+tokens.
 """
 
 from __future__ import annotations
@@ -58,6 +62,7 @@ class Backbone(ABC):
         self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
         self.template, self.text_template = template, text_template
         self._features: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._states: OrderedDict[tuple, Tensor] = OrderedDict()
 
     # What a subclass says ---------------------------------------------------------------------
 
@@ -66,8 +71,17 @@ class Backbone(ABC):
         """Preprocess images into the vision tower's input [N, 3, H, W]."""
 
     @abstractmethod
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Vision side: pixels [N, 3, H, W] -> embeddings [N, V, D] for the language model."""
+    def vision(self, pixels: Tensor) -> Tensor:
+        """The vision tower: pixels [N, 3, H, W] -> what the connector reads [N, S, E]."""
+
+    @abstractmethod
+    def connect(self, states: Tensor) -> Tensor:
+        """The connector: [N, S, E] -> embeddings [N, V, D] for the language model."""
+
+    @property
+    @abstractmethod
+    def connector(self) -> dict[str, nn.Module]:
+        """The modules that :meth:`connect` runs, by short names."""
 
     @abstractmethod
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
@@ -123,31 +137,61 @@ class Backbone(ABC):
         keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
         return digest([self.family, *(config.get(k) for k in keys)])
 
+    def linear_modules(self) -> dict[str, nn.Linear]:
+        """Every linear module that an edit may change, by a name that no version moves.
+
+        ``layers.3.mlp.down_proj`` lies in the fourth decoder layer, ``connector.projection`` in the
+        connector.
+        """
+        roots = {"layers": self.layers} | {f"connector.{n}": m for n, m in self.connector.items()}
+        return {
+            f"{root}.{name}" if name else root: module
+            for root, top in roots.items()
+            for name, module in top.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Vision side: pixels [N, 3, H, W] -> embeddings [N, V, D] for the language model."""
+        return self.connect(self.vision(pixels))
+
     @torch.no_grad()
     def image_features(self, images: Sequence[ImageLike]) -> Tensor:
         """Embeddings [N, V, D] of ``images``; each distinct picture is encoded once.
 
         Pictures given by path stay in a bounded cache, since the vision side is frozen.
         """
+        return self._cached(images, self._features, self.encode_pixels)
+
+    @torch.no_grad()
+    def vision_states(self, images: Sequence[ImageLike]) -> Tensor:
+        """What the connector reads [N, S, E], cached as :meth:`image_features` is."""
+        return self._cached(images, self._states, self.vision)
+
+    def _cached(
+        self,
+        images: Sequence[ImageLike],
+        cache: OrderedDict[tuple, Tensor],
+        encode: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         keys = [self._key(image) for image in images]
-        missing = {
-            k: image for k, image in zip(keys, images, strict=True) if k not in self._features
-        }
-        found = {k: self._features[k] for k in keys if k in self._features}
+        missing = {k: image for k, image in zip(keys, images, strict=True) if k not in cache}
+        found = {k: cache[k] for k in keys if k in cache}
         if missing:
-            encoded = self.encode_pixels(self.pixels(list(missing.values())))
+            encoded = encode(self.pixels(list(missing.values())))
             found.update(zip(missing, encoded, strict=True))
         for k in dict.fromkeys(keys):
             if k[0] == "file":
-                self._features[k] = found[k].clone() if k in missing else found[k]
-                self._features.move_to_end(k)
-        while len(self._features) > self.cached_images:
-            self._features.popitem(last=False)
+                cache[k] = found[k].clone() if k in missing else found[k]
+                cache.move_to_end(k)
+        while len(cache) > self.cached_images:
+            cache.popitem(last=False)
         return torch.stack([found[k] for k in keys])
 
     def clear_cache(self) -> None:
         """Forget all cached image embeddings (after the model's weights were changed)."""
         self._features.clear()
+        self._states.clear()
 
     @staticmethod
     def _key(image: ImageLike) -> tuple:
@@ -180,13 +224,24 @@ class Backbone(ABC):
             raise DataError("an answer is empty", field="answer", remedy="give the target a text")
         return ids
 
-    def rows(self, questions: Sequence[Question], *, with_answers: bool = False) -> list[Row]:
-        """One :class:`Row` a question; all images of a call go through the vision side at once."""
+    def rows(
+        self,
+        questions: Sequence[Question],
+        *,
+        with_answers: bool = False,
+        embedded: Tensor | None = None,
+    ) -> list[Row]:
+        """One :class:`Row` a question; all images of a call go through the vision side at once.
+
+        ``embedded`` [questions with an image, V, D] stands in for the images' own embeddings, where
+        a method changed the connector.
+        """
         pictured = [i for i, q in enumerate(questions) if q.image is not None]
         features: dict[int, Tensor] = {}
         if pictured:
-            encoded = self.image_features([questions[i].image for i in pictured])
-            features = dict(zip(pictured, encoded, strict=True))
+            if embedded is None:
+                embedded = self.image_features([questions[i].image for i in pictured])
+            features = dict(zip(pictured, embedded, strict=True))
         rows = []
         for i, question in enumerate(questions):
             if not question.text.strip():
@@ -201,9 +256,10 @@ class Backbone(ABC):
         *,
         with_answers: bool = False,
         padding_side: Literal["left", "right"] = "left",
+        embedded: Tensor | None = None,
     ) -> Batch:
         """Questions, with and without images mixed as they come, as one padded batch."""
-        rows = self.rows(questions, with_answers=with_answers)
+        rows = self.rows(questions, with_answers=with_answers, embedded=embedded)
         batch = assemble(rows, self.embed, padding_side=padding_side)
         limit = self.max_positions
         if limit is not None and batch.inputs_embeds.shape[1] > limit:

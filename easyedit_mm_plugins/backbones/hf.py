@@ -1,4 +1,4 @@
-"""Hugging Face BLIP-2 and LLaVA behind the :class:`Backbone` frame.
+"""Hugging Face BLIP-2, MiniGPT-4's shape and LLaVA behind the :class:`Backbone` frame.
 
 Attribute paths moved between transformers 4.49 and 5.x (``model.language_model`` or
 ``model.model.language_model``), so modules are looked up by name at run time.
@@ -110,21 +110,43 @@ class HFBlip2(HFBackbone):
         self.qformer = find_module(self.model, "qformer")
         self.projection = find_module(self.model, "language_projection")
 
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """ViT, Q-Former, projection: [N, 3, H, W] -> [N, V, D]."""
-        vision = self.vision_tower(pixel_values=pixels, return_dict=True).last_hidden_state
-        queries = find_module(self.model, "query_tokens").expand(len(vision), -1, -1)
+    def vision(self, pixels: Tensor) -> Tensor:
+        """The ViT's last states: [N, 3, H, W] -> [N, S, E]."""
+        return self.vision_tower(pixel_values=pixels, return_dict=True).last_hidden_state
+
+    def connect(self, states: Tensor) -> Tensor:
+        """Q-Former and projection: [N, S, E] -> [N, V, D]."""
+        queries = find_module(self.model, "query_tokens").expand(len(states), -1, -1)
         queried = self.qformer(
-            query_embeds=queries.to(vision.dtype),
-            encoder_hidden_states=vision,
+            query_embeds=queries.to(states.dtype),
+            encoder_hidden_states=states,
             return_dict=True,
         ).last_hidden_state
         return self.projection(queried)
+
+    @property
+    def connector(self) -> dict[str, nn.Module]:
+        """``qformer`` and ``projection``."""
+        return {"qformer": self.qformer, "projection": self.projection}
 
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
         """Image embeddings come first, the tokenizer's start token after them."""
         ids = self.token_ids(prompt)
         return [ids] if image is None else [image, ids]
+
+
+class HFMiniGPT4(HFBlip2):
+    """ViT, Q-Former and a Llama decoder in MiniGPT-4's words: [<s> ###Human: <Img>][image V][</Img>
+    prompt]. Its class is ``Blip2ForConditionalGeneration`` with a Llama inside."""
+
+    family = "minigpt4"
+
+    def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
+        """The image between ``<Img>`` and ``</Img>``; a prompt without one stands alone."""
+        if image is None:
+            return [self.token_ids(prompt)]
+        after = self.token_ids("</Img> " + prompt, special=False)
+        return [self.token_ids("###Human: <Img>"), image, after]
 
 
 class HFLlava(HFBackbone):
@@ -140,17 +162,26 @@ class HFLlava(HFBackbone):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.language_model = _causal(self.model)
+        self.projector = find_module(self.model, "multi_modal_projector")
 
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Vision tower and projector, by the model's own layer and strategy: -> [N, V, D]."""
+    def vision(self, pixels: Tensor) -> Tensor:
+        """The states that the model's own layer and strategy select: [N, 3, H, W] -> [N, S, E]."""
         config = self.model.config
-        out = self.model.get_image_features(
-            pixel_values=pixels,
-            vision_feature_layer=config.vision_feature_layer,
-            vision_feature_select_strategy=config.vision_feature_select_strategy,
-        )
-        out = getattr(out, "pooler_output", out)
-        return torch.stack(list(out)) if isinstance(out, (list, tuple)) else out
+        states = self.vision_tower(pixels, output_hidden_states=True).hidden_states
+        which = config.vision_feature_layer
+        chosen = [states[i] for i in ([which] if isinstance(which, int) else which)]
+        if config.vision_feature_select_strategy == "default":
+            chosen = [state[:, 1:] for state in chosen]  # without the class position
+        return torch.cat(chosen, dim=-1)
+
+    def connect(self, states: Tensor) -> Tensor:
+        """The projector: [N, S, E] -> [N, V, D]."""
+        return self.projector(states)
+
+    @property
+    def connector(self) -> dict[str, nn.Module]:
+        """``projector``, two linear maps."""
+        return {"projector": self.projector}
 
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
         """Start token, image, prompt; or the image where the template says ``<image>``."""

@@ -11,10 +11,14 @@ import torch
 from ..errors import BackboneError, ConfigError
 from ..registry import BACKBONES
 from .base import Backbone
-from .hf import HFBackbone, HFBlip2, HFLlava
+from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-_FAMILIES: dict[str, type[HFBackbone]] = {"blip-2": HFBlip2, "llava": HFLlava}
+_FAMILIES: dict[str, type[HFBackbone]] = {
+    "blip-2": HFBlip2,
+    "blip-2 with llama": HFMiniGPT4,
+    "llava": HFLlava,
+}
 LLAVA_TEMPLATE = "USER: <image>\nQuestion: {} Short answer: ASSISTANT:"
 
 
@@ -42,6 +46,7 @@ def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
 
 
 BACKBONES.register("scenes-blip2", _scenes("scenes-blip2"))
+BACKBONES.register("scenes-minigpt4", _scenes("scenes-minigpt4"))
 BACKBONES.register("scenes-llava", _scenes("scenes-llava"))
 BACKBONES.register("blip2-hf", blip2_hf)
 BACKBONES.register("llava", llava)
@@ -55,7 +60,10 @@ def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
     """
     path = Path(folder)
     try:
-        family = json.loads((path / "config.json").read_text()).get("model_type")
+        config = json.loads((path / "config.json").read_text())
+        family = config.get("model_type")
+        if family == "blip-2" and config.get("text_config", {}).get("model_type") == "llama":
+            family = "blip-2 with llama"
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"{path} is not a model folder: {error}",
@@ -80,8 +88,8 @@ def load_backbone(
     """Load a backbone by registered name, or from a local folder.
 
     Args:
-        name: ``"scenes-blip2"``, ``"scenes-llava"``, ``"blip2-hf"``, ``"llava"``, a name that
-            somebody registered, or the path of a model folder.
+        name: ``"scenes-blip2"``, ``"scenes-minigpt4"``, ``"scenes-llava"``, ``"blip2-hf"``,
+            ``"llava"``, a name that somebody registered, or the path of a model folder.
         source: folder or hub id to load instead of the name's usual one.
         device, dtype: where and how; float32 on a CPU by default.
 

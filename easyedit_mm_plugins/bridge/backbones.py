@@ -69,14 +69,17 @@ class EasyEditBackbone(Backbone):
         device = next(self.model.visual_encoder.parameters()).device
         return torch.stack([blip_pixels(image).to(device) for image in images])
 
-    def _queried(self, pixels: Tensor) -> Tensor:
-        """ViT and Q-Former: [N, 3, 364, 364] -> [N, V, Q-Former size]."""
+    def vision(self, pixels: Tensor) -> Tensor:
+        """EVA ViT and its layer norm: [N, 3, 364, 364] -> [N, S, E]."""
         with self.model.maybe_autocast():
-            vision = self.model.ln_vision(self.model.visual_encoder(pixels))
-        mask = torch.ones(vision.shape[:-1], dtype=torch.long, device=vision.device)
+            return self.model.ln_vision(self.model.visual_encoder(pixels))
+
+    def _queried(self, states: Tensor) -> Tensor:
+        """The Q-Former: [N, S, E] -> [N, V, Q-Former size]."""
+        mask = torch.ones(states.shape[:-1], dtype=torch.long, device=states.device)
         return self.model.Qformer.bert(
-            query_embeds=self.model.query_tokens.expand(len(vision), -1, -1),
-            encoder_hidden_states=vision,
+            query_embeds=self.model.query_tokens.expand(len(states), -1, -1),
+            encoder_hidden_states=states,
             encoder_attention_mask=mask,
             return_dict=True,
         ).last_hidden_state
@@ -99,9 +102,14 @@ class EasyEditBlip2(EasyEditBackbone):
         # head tokenizes a row without special tokens, and has this method
         self.special = not hasattr(model, "image_encoding")
 
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """ViT, Q-Former, projection: [N, 3, 364, 364] -> [N, V, D]."""
-        return self.model.opt_proj(self._queried(pixels))
+    def connect(self, states: Tensor) -> Tensor:
+        """Q-Former and projection: [N, S, E] -> [N, V, D]."""
+        return self.model.opt_proj(self._queried(states))
+
+    @property
+    def connector(self) -> dict[str, nn.Module]:
+        """``qformer`` and ``projection``."""
+        return {"qformer": self.model.Qformer, "projection": self.model.opt_proj}
 
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
         """See the module's table."""
@@ -128,10 +136,15 @@ class EasyEditMiniGPT4(EasyEditBackbone):
         self._before += self.token_ids(WRAP[0], special=False)
         self._after = self.token_ids(WRAP[1], special=False)
 
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """ViT, Q-Former, projection: [N, 3, 364, 364] -> [N, V, D]."""
+    def connect(self, states: Tensor) -> Tensor:
+        """Q-Former and projection: [N, S, E] -> [N, V, D]."""
         with self.model.maybe_autocast():
-            return self.model.llama_proj(self._queried(pixels))
+            return self.model.llama_proj(self._queried(states))
+
+    @property
+    def connector(self) -> dict[str, nn.Module]:
+        """``qformer`` and ``projection``."""
+        return {"qformer": self.model.Qformer, "projection": self.model.llama_proj}
 
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
         """See the module's table."""

@@ -1,0 +1,299 @@
+"""Changes of weights as data, added row by row to a frozen model.
+
+Fine-tuning and MEND change a linear module's weight W for an edit. Nobody here writes into W: the
+change stays beside it and is added to the module's output by a forward hook, each row of a batch
+with the change of its own edits. So many edited models share one forward pass, taking an edit back
+is forgetting its change, and gradients reach the change itself.
+
+Shapes: B rows, r rank, ``in`` and ``out`` the sizes of a linear module.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.base import Backbone
+from ..backbones.splice import answer_logits
+from ..data.records import Question
+from ..errors import ConfigError
+from ..registry import did_you_mean
+from .base import Answer, Editor, Forced, Visible, force_with_base
+
+
+class LowRank(NamedTuple):
+    """W + up^T down: the module's output gets ``x down^T up``; down [r, in], up [r, out]."""
+
+    down: Tensor
+    up: Tensor
+
+
+class Full(NamedTuple):
+    """W + weight: the module's output gets ``x weight^T``; weight [out, in]."""
+
+    weight: Tensor
+
+
+# What an edit changes, by the names of ``Backbone.linear_modules``.
+Delta: TypeAlias = "dict[str, LowRank | Full]"
+
+
+def linear_modules(backbone: Backbone, patterns: Sequence[str]) -> dict[str, nn.Linear]:
+    """The linear modules whose names match one of ``patterns`` (``layers.7.*``), in their order.
+
+    A negative layer number counts from the end: ``layers.-1.fc2``.
+
+    Raises:
+        ConfigError: a pattern matches none; the nearest name is offered.
+    """
+    every = backbone.linear_modules()
+    depth, chosen = len(backbone.layers), set()
+    for pattern in patterns:
+        parts = pattern.split(".")
+        from_end = parts[1][1:] if parts[0] == "layers" and parts[1:] else ""
+        if from_end.isdigit() and parts[1][0] == "-":
+            parts[1] = str(depth - int(from_end))
+        found = {name for name in every if fnmatchcase(name, ".".join(parts))}
+        if not found:
+            raise ConfigError(
+                f"no linear module of {backbone.name} is called {pattern!r}; "
+                f"{did_you_mean(pattern, list(every))}"
+            )
+        chosen |= found
+    return {name: module for name, module in every.items() if name in chosen}
+
+
+def combine(deltas: Sequence[Delta]) -> Delta:
+    """The change of several edits that are in force together: their sum."""
+    if len(deltas) == 1:
+        return deltas[0]
+    total: Delta = {}
+    for name in dict.fromkeys(name for delta in deltas for name in delta):
+        parts = [delta[name] for delta in deltas if name in delta]
+        low = [p for p in parts if isinstance(p, LowRank)]
+        full = [p.weight for p in parts if isinstance(p, Full)]
+        if low:
+            down, up = torch.cat([p.down for p in low]), torch.cat([p.up for p in low])
+            size = down.shape[1] * up.shape[1]
+            if not full and len(down) * (down.shape[1] + up.shape[1]) < size:
+                total[name] = LowRank(down, up)
+                continue
+            full.append(up.T @ down)  # so many edits that the whole matrix is smaller
+        total[name] = Full(torch.stack(full).sum(0))
+    return total
+
+
+@contextmanager
+def applied(modules: dict[str, nn.Linear], deltas: Sequence[Delta]) -> Iterator[None]:
+    """Inside the block row i of every forward through ``modules`` is under ``deltas[i]``.
+
+    A row may have grown to several (beams), as long as they lie one after the other. The hooks are
+    removed in every exit path.
+    """
+    if deltas and all(delta is deltas[0] for delta in deltas):
+        deltas = deltas[:1]  # one change for all rows
+    hooks = []
+    try:
+        for name, module in modules.items():
+            if any(name in delta for delta in deltas):
+                changes = [delta.get(name) for delta in deltas]
+                hooks.append(module.register_forward_hook(_Adder(module, changes)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Adder:
+    """The forward hook of one module: the changes of all rows, stacked once."""
+
+    def __init__(self, module: nn.Linear, changes: Sequence[LowRank | Full | None]) -> None:
+        self.count = len(changes)
+        low = [c if isinstance(c, LowRank) else None for c in changes]
+        full = [c if isinstance(c, Full) else None for c in changes]
+        self.low = self.full = None
+        if any(c is not None for c in low):
+            some = next(c for c in low if c is not None)
+            rank = max(len(c.down) for c in low if c is not None)
+            self.low = tuple(
+                torch.stack(
+                    [
+                        some[k].new_zeros(rank, some[k].shape[1])
+                        if c is None
+                        else nn.functional.pad(c[k], (0, 0, 0, rank - len(c[k])))
+                        for c in low
+                    ]
+                )
+                for k in (0, 1)
+            )
+        if any(c is not None for c in full):
+            some = next(c.weight for c in full if c is not None)
+            zero = torch.zeros_like(some)
+            self.full = torch.stack([zero if c is None else c.weight for c in full])
+
+    def __call__(self, module: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = args[0]
+        # [B, T, in], or [B * T, in] where a decoder flattens; beams make B * k of B rows.
+        rows = x.reshape(self.count, -1, x.shape[-1])
+        added = None
+        if self.low is not None:
+            down, up = (part.to(x.device) for part in self.low)
+            added = rows.to(down.dtype) @ down.transpose(1, 2) @ up
+        if self.full is not None:
+            weight = self.full.to(x.device)
+            whole = rows.to(weight.dtype) @ weight.transpose(1, 2)
+            added = whole if added is None else added + whole
+        return output + added.reshape(output.shape).to(output.dtype)
+
+
+def changed_rows(
+    backbone: Backbone, questions: Sequence[Question], deltas: Sequence[Delta], **kwargs: Any
+) -> Any:
+    """A :class:`Batch` of ``questions`` whose image embeddings are those of the changed connector.
+
+    Where no row changes the connector, the cached embeddings serve.
+    """
+    pictured = [i for i, q in enumerate(questions) if q.image is not None]
+    under = [deltas[i] for i in pictured]
+    if not any(name.startswith("connector.") for delta in under for name in delta):
+        return backbone.batch(questions, **kwargs)
+    states = backbone.vision_states([questions[i].image for i in pictured])
+    with applied(backbone.linear_modules(), under):
+        embedded = backbone.connect(states)
+    return backbone.batch(questions, embedded=embedded, **kwargs)
+
+
+def changed_logits(
+    backbone: Backbone, questions: Sequence[Question], deltas: Sequence[Delta]
+) -> list[Tensor]:
+    """Teacher-forced logits [n_i, vocab] of each answer, row i under ``deltas[i]``.
+
+    Differentiable in the changes.
+    """
+    batch = changed_rows(backbone, questions, deltas, with_answers=True)
+    with applied(backbone.linear_modules(), deltas):
+        return answer_logits(backbone.language_model, batch)
+
+
+@torch.no_grad()
+def changed_generate(
+    backbone: Backbone,
+    questions: Sequence[Question],
+    deltas: Sequence[Delta],
+    *,
+    max_new_tokens: int = 8,
+    **kwargs: Any,
+) -> list[str]:
+    """Answers, row i under ``deltas[i]``; greedy unless ``kwargs`` say otherwise."""
+    batch = changed_rows(backbone, questions, deltas)
+    with applied(backbone.linear_modules(), deltas):
+        ids = backbone.generate_ids(batch, max_new_tokens=max_new_tokens, **kwargs)
+    return backbone.decode(ids)
+
+
+class DeltaEditor(Editor):
+    """A method that turns an edit into a change of weights; see the module's docstring.
+
+    A subclass implements :meth:`learn`. Several edits that a row sees act as the sum of their
+    changes, each made from the unedited model.
+    """
+
+    isolates_rows: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self._edits: dict[str, Question] = {}
+        self._deltas: dict[str, Delta] = {}
+        self._sums: dict[tuple[str, ...], Delta] = {}
+        self._count = 0
+
+    @abstractmethod
+    def learn(self, edits: Sequence[Question]) -> list[Delta]:
+        """One change per edit, each by itself: a batch gives what a loop gives."""
+
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force, by id, in the order they came."""
+        return dict(self._edits)
+
+    def add(self, edits: Sequence[Question]) -> list[str]:
+        """See :class:`Editor`; no edit of the call is in force if one fails."""
+        edits = list(edits)
+        self.check_edits(edits)
+        deltas = self.learn(edits) if edits else []
+        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
+        self._count += len(edits)
+        self._edits |= dict(zip(ids, edits, strict=True))
+        self._deltas |= dict(zip(ids, deltas, strict=True))
+        self._sums.clear()
+        return ids
+
+    def remove(self, ids: Collection[str]) -> None:
+        """See :class:`Editor`; nothing is removed if an id is not in force."""
+        ids = list(ids)
+        for i in ids:
+            self._edits[i]  # raises before anything changes
+        for i in ids:
+            del self._edits[i], self._deltas[i]
+        self._sums.clear()
+
+    def deltas_for(self, count: int, visible: Visible = None) -> list[Delta | None]:
+        """What each of ``count`` rows is under; ``None`` where it sees no edit."""
+        seen = [None] * count if visible is None else list(visible)
+        out: list[Delta | None] = []
+        for own in seen:
+            ids = tuple(i for i in self._edits if own is None or i in own)
+            if ids and ids not in self._sums:
+                self._sums[ids] = combine([self._deltas[i] for i in ids])
+            out.append(self._sums[ids] if ids else None)
+        return out
+
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        visible: Visible = None,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[Answer]:
+        """See :class:`Editor`; rows that see no edit are the base model's own."""
+        deltas = self.deltas_for(len(questions), visible)
+        kwargs["max_new_tokens"] = max_new_tokens
+        texts: dict[int, str] = {}
+        for changed in (True, False):
+            rows = [i for i, d in enumerate(deltas) if (d is not None) is changed]
+            if not rows:
+                continue
+            asked = [questions[i] for i in rows]
+            if changed:
+                said = changed_generate(self.backbone, asked, [deltas[i] for i in rows], **kwargs)
+            else:
+                said = self.backbone.generate(asked, **kwargs)
+            texts |= dict(zip(rows, said, strict=True))
+        return [Answer(texts[i]) for i in range(len(questions))]
+
+    @torch.no_grad()
+    def force(
+        self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
+    ) -> list[Forced]:
+        """See :class:`Editor`."""
+        deltas = self.deltas_for(len(questions), visible)
+        inside = [i for i, d in enumerate(deltas) if d is not None]
+        outside = [i for i, d in enumerate(deltas) if d is None]
+        forced: dict[int, Forced] = {}
+        if outside:
+            rows = force_with_base(self.backbone, [questions[i] for i in outside], top_k)
+            forced |= dict(zip(outside, rows, strict=True))
+        if inside:
+            asked = [questions[i] for i in inside]
+            logits = changed_logits(self.backbone, asked, [deltas[i] for i in inside])
+            for i, row in zip(inside, logits, strict=True):
+                top = row.topk(top_k, dim=-1).indices.cpu()
+                forced[i] = Forced(self.backbone.answer_ids(questions[i].answer), top)
+        return [forced[i] for i in range(len(questions))]
