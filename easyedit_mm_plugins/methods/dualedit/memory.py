@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...data import Question
 from ...errors import CheckpointError
-from ..mscke.checkpoint import read_config, read_tensors, save_tensors
+from ..checkpoint import read_config, read_tensors, save_tensors
 from ..mscke.memory import EditMemory
 from ..routed import Hit
 from .adapters import pad_memory

@@ -19,7 +19,7 @@ from ...data import Question
 from ...errors import CheckpointError, ConfigError
 from ...files import write_json
 from ..base import Answer, Editor, Forced, Visible
-from ..mscke.checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from ..mscke.config import build
 from ..routed import Hit
 from .adapters import new_adapter

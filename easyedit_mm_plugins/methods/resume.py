@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...errors import RunError
-from ...files import atomic_path
+from ..errors import RunError
+from ..files import atomic_path
 
 ANEW = "choose another output folder, or delete this one to start anew"
 

@@ -1,0 +1,282 @@
+"""Training an editor: the loop, its checkpoints, the best state, and going on after a kill.
+
+Everything random is a function of the seed and the step, so a run that was killed and goes on from
+its last checkpoint sees the same batches, draws the same questions and has the same losses. What a
+method learns from a batch of records is its trainer's business: it gives ``batch_loss``,
+``validation_batch`` and ``parameter_groups``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import shutil
+import sys
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..data import EditRecord
+from ..errors import ConfigError, TrainingError
+from ..files import digest, write_json
+from ..registry import did_you_mean
+from .base import Editor
+from .checkpoint import load_tensors, tied_names
+from .resume import read_state, write_state
+
+LOG = logging.getLogger(__name__)
+# Settings that may change between a stopped run and its continuation.
+_FREE = ("device", "results_dir", "log_interval", "model_save_pt", "silent", "debug", "save")
+_STATE = ("step", "best", "best_step", "history", "running")
+
+
+class Trainer(ABC):
+    """Trains ``editor`` on ``train`` and keeps the state that validates best on ``val``.
+
+    Args:
+        editor: trained in place; its backbone stays frozen.
+        train, val: records; ``val`` may be empty, then the last state is kept.
+        hparams: the method's training settings.
+        out_dir: gets ``best/`` (an editor folder), ``resume.safetensors`` and ``history.json``;
+            by default ``hparams.results_dir``/method/model name. A run stopped there goes on.
+        modules: what is trained, by the name of its folder in a saved editor.
+
+    Raises:
+        TrainingError: there are no records.
+    """
+
+    name: ClassVar[str]  # the method's; it also seeds the order of the records
+
+    def __init__(
+        self,
+        editor: Editor,
+        train: Sequence[EditRecord],
+        val: Sequence[EditRecord],
+        hparams: Any,
+        out_dir: str | Path | None,
+        modules: Mapping[str, nn.Module],
+    ) -> None:
+        self.editor, self.hparams = editor, hparams
+        self.train, self.val = list(train), list(val)
+        if not self.train and not hparams.eval_only:
+            raise TrainingError("there are no training records")
+        default = Path(hparams.results_dir) / self.name / hparams.model_name.replace("/", "_")
+        self.out_dir = Path(out_dir) if out_dir is not None else default
+        self.batches = max(1, math.ceil(len(self.train) / hparams.batch_size))
+        self.total = hparams.max_iters or hparams.max_epochs * self.batches
+        self.step = 0
+        self.best: float | None = None
+        self.best_step = 0
+        self.history: list[dict[str, Any]] = []
+        self.running: dict[str, list[float]] = {}  # what the next log line will average
+        self.modules: dict[str, nn.Module] = dict(modules)
+        self.optimizer = self._optimizer()
+
+    # What a method says -----------------------------------------------------------------------
+
+    @abstractmethod
+    def batch_loss(
+        self, records: Sequence[EditRecord], rng: random.Random | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch, and what to log of it, among it ``loss/total``."""
+
+    @abstractmethod
+    def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
+        """Values of a validation batch by metric; each metric is averaged over all of them."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimiser, each with its ``lr``."""
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, or from where a killed run stood; returns the final validation.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; the last checkpoint is kept.
+            RunError: the folder holds a run with other settings or a damaged checkpoint.
+        """
+        backbone = self.editor.backbone
+        cached, backbone.cached_images = backbone.cached_images, self.hparams.feature_cache
+        try:
+            if self.hparams.eval_only:
+                return self.validate()
+            self.resume()
+            self._loop()
+        finally:
+            backbone.cached_images = cached
+            self._mode(training=False)
+        if self.hparams.save and self.best is not None:
+            self._load_best()
+        elif self.hparams.save:
+            self._save_best()
+        return self.validate() if self.val and self.hparams.final_eval else {}
+
+    def _loop(self) -> None:
+        hp = self.hparams
+        quiet = hp.silent or not sys.stderr.isatty()
+        bar = tqdm(total=self.total, initial=self.step, disable=quiet, desc=self.name, leave=False)
+        while self.step < self.total:
+            for key, value in self.train_step().items():
+                self.running.setdefault(key, []).append(value)
+            bar.update()
+            if self.step % hp.log_interval == 0 or self.step == self.total:
+                means = {key: sum(v) / len(v) for key, v in self.running.items()}
+                self._note(means)
+                bar.set_postfix(loss=f"{means['loss/total']:.4f}")
+                self.running = {}
+            last = self.step == self.total
+            if self.val and (self.step % hp.val_interval == 0 or last):
+                improved = self._judge(self.validate())
+                if improved and hp.save:
+                    self._save_best()
+            whole = self.step % hp.accumulate_bs == 0 or last
+            if hp.save and whole and (self.step % hp.model_save_pt < hp.accumulate_bs or last):
+                self.save()
+            if self.best is not None and self.step - self.best_step >= hp.early_stop_patience:
+                LOG.info("stopped early at step %d, best was step %d", self.step, self.best_step)
+                break
+        bar.close()
+
+    def train_step(self) -> dict[str, float]:
+        """One batch, and an optimiser step after each ``accumulate_bs`` of them."""
+        hp = self.hparams
+        self._mode(training=True)
+        records, rng = self.records_at(self.step)
+        devices = [] if self.editor.backbone.device.type == "cpu" else None
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(rng.getrandbits(62))
+            loss, info = self.batch_loss(records, rng)
+            if not torch.isfinite(loss):
+                raise self._diverged("the loss", loss.item())
+            (loss / hp.accumulate_bs).backward()
+        self.step += 1
+        if self.step % hp.accumulate_bs == 0 or self.step == self.total:
+            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, hp.grad_clip)
+            if not torch.isfinite(norm):
+                raise self._diverged("the gradient's norm", float(norm))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["full_lr"] * self._rate()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            info["grad"] = float(norm)
+        return info
+
+    def records_at(self, step: int) -> tuple[list[EditRecord], random.Random]:
+        """The batch of a step, and the generator that draws its questions."""
+        hp = self.hparams
+        epoch, place = divmod(step, self.batches)
+        order = list(range(len(self.train)))
+        random.Random(f"{self.name} {hp.seed} epoch {epoch}").shuffle(order)
+        chosen = order[place * hp.batch_size : (place + 1) * hp.batch_size]
+        return [self.train[i] for i in chosen], random.Random(f"{self.name} {hp.seed} step {step}")
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean of each value of :meth:`validation_batch` on ``val`` (in part, by config)."""
+        hp = self.hparams
+        records = self.val[: hp.val_steps]
+        if not records:
+            raise TrainingError("there are no validation records", remedy="give some")
+        self._mode(training=False)
+        values: dict[str, list[float]] = defaultdict(list)
+        for start in range(0, len(records), hp.val_batch_size):
+            batch = self.validation_batch(records[start : start + hp.val_batch_size])
+            for key, found in batch.items():
+                values[key] += found
+        return {key: sum(v) / len(v) for key, v in values.items()}
+
+    # Judgement and checkpoints ----------------------------------------------------------------
+
+    def _judge(self, metrics: dict[str, float]) -> bool:
+        key = self.hparams.early_stop_key
+        if key not in metrics:
+            raise ConfigError(f"unknown early_stop_key {key!r}; {did_you_mean(key, list(metrics))}")
+        self._note(metrics)
+        value = metrics[key] if key.startswith("loss/") else -metrics[key]
+        if self.best is None or value < self.best:
+            self.best, self.best_step = value, self.step
+            return True
+        return False
+
+    def _note(self, values: dict[str, float]) -> None:
+        self.history.append({"step": self.step, **values})
+        text = " ".join(f"{k} {v:.4f}" for k, v in values.items())
+        LOG.info("step %d/%d %s", self.step, self.total, text)
+
+    def _signature(self) -> str:
+        kept = {k: v for k, v in self.hparams.to_dict().items() if k not in _FREE}
+        cases = [r.case_id for r in self.train]
+        return digest([kept, digest(cases), self.editor.backbone.fingerprint()])
+
+    def save(self) -> Path:
+        """Write all that going on needs into ``resume.safetensors``, whole or not at all."""
+        path = self.out_dir / "resume.safetensors"
+        state = {name: getattr(self, name) for name in _STATE}
+        write_state(path, self.modules, self.optimizer, {"signature": self._signature(), **state})
+        write_json(self.out_dir / "history.json", self.history)
+        return path
+
+    def resume(self) -> bool:
+        """Go back to the last checkpoint in ``out_dir``, if there is one.
+
+        Raises:
+            RunError: it is damaged, or belongs to other settings, records or another backbone.
+        """
+        path, fresh = self.out_dir / "resume.safetensors", self.out_dir / "best.new"
+        if not path.is_file():
+            return False
+        if not (self.out_dir / "best").exists() and (fresh / "config.json").is_file():
+            fresh.rename(self.out_dir / "best")  # killed between the two steps of _save_best
+        state = read_state(path, self.modules, self.optimizer, self._signature())
+        for name in _STATE:
+            setattr(self, name, state[name])
+        LOG.info("going on from step %d of %d", self.step, self.total)
+        return True
+
+    def _save_best(self) -> None:
+        folder, fresh = self.out_dir / "best", self.out_dir / "best.new"
+        self.editor.save_pretrained(fresh, half=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+    def _load_best(self) -> None:
+        for part, module in self.modules.items():
+            path = self.out_dir / "best" / part / "model.safetensors"
+            load_tensors(module, path, tied_names(module))
+
+    # Small things -----------------------------------------------------------------------------
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        hp = self.hparams
+        groups = [{**group, "full_lr": group["lr"]} for group in self.parameter_groups()]
+        return getattr(torch.optim, hp.opt)(groups, lr=hp.lr, weight_decay=hp.weight_decay)
+
+    def _rate(self) -> float:
+        hp = self.hparams
+        if self.step <= hp.warmup:
+            return self.step / hp.warmup
+        if hp.schedule == "constant":
+            return 1.0
+        done = (self.step - hp.warmup) / max(1, self.total - hp.warmup)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def _mode(self, *, training: bool) -> None:
+        for module in self.modules.values():
+            module.train(training)
+
+    def _diverged(self, what: str, value: float) -> TrainingError:
+        return TrainingError(
+            f"{what} is {value} at step {self.step}",
+            remedy="lower lr or grad_clip and start anew, or look at that batch's records; the "
+            f"last checkpoint in {self.out_dir} is kept",
+        )
