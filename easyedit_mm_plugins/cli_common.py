@@ -82,4 +82,4 @@ def show_run(run: Any, rows: list[dict]) -> None:
 
     for note in run.notes:
         CONSOLE.print(f"[yellow]note[/] {escape(note)}")
-    print_tables(CONSOLE, rows, run.environment())
+    print_tables(CONSOLE, rows, run.environment(), run.status.missing())

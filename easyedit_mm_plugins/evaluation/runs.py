@@ -6,7 +6,8 @@
     env.json        versions, commit, device, hardware
     cases.jsonl     one line per finished case (method, backbone): see ``results.CaseResult``
     before-*.jsonl  the unedited model's answers, shared between methods
-    summary.json    {"format": 1, "rows": [...]}, made from cases.jsonl
+    status.jsonl    which rows were asked for, begun, done or failed, and why: see ``status.Status``
+    summary.json    {"format": 1, "rows": [...]}, and "failed": [...] if a row could not be measured
     table.md        the same as a table
 
 Several processes may write to one folder, each its own methods or backbones.
@@ -23,17 +24,18 @@ from ..errors import DataError, RunError
 from ..files import disk_error, read_json, write_json, write_text
 from . import jsonl, run_files
 from .answers import BaseAnswers
-from .environment import weights_digest
+from .environment import model_facts, weights_digest
 from .metrics import suite_named
 from .protocol import Protocol
 from .results import CaseResult, make_row
 from .run_files import plain
+from .status import Status
 from .tables import markdown
 
 if TYPE_CHECKING:
     from ..methods.base import Editor
 
-_OWN_FILES = ("config.yaml", "env.json", "cases.jsonl", "summary.json", "table.md", ".lock")
+_OWN_FILES = ("config.yaml", "env.json", "cases.jsonl", "status.jsonl", "summary.json", "table.md")
 
 
 class RunFolder:
@@ -41,12 +43,14 @@ class RunFolder:
 
     Attributes:
         notes: what a person should know, e.g. a half-written line that was dropped.
+        status: what became of every row that was asked for by name.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
         self.notes: list[str] = []
         self.editors: dict[str, Any] = {}
+        self.status: Status
         self._cases: dict[tuple, CaseResult] = {}
         self._answers: dict[tuple, BaseAnswers] = {}
 
@@ -91,7 +95,7 @@ class RunFolder:
                 run._write_config(execution or {})
             else:
                 run_files.refuse_mixing(run.path, "configuration", known.get("config"), run.config)
-                run.editors = known.get("editors") or {}
+                run._note(known)
             seed = (run.config.get("protocol") or {}).get("seed", 0)
             run_files.note_environment(run.path / "env.json", execution or {}, seed)
         run._load_cases()
@@ -108,7 +112,8 @@ class RunFolder:
         known = run._read_config()
         if known is None:
             raise RunError(f"{path} is not a run folder (no config.yaml)", remedy="check the path")
-        run.config, run.editors = known.get("config", {}), known.get("editors") or {}
+        run.config = known.get("config", {})
+        run._note(known)
         run._load_cases()
         return run
 
@@ -129,11 +134,12 @@ class RunFolder:
         )
         with self._lock():
             known = self._read_config() or {"config": self.config}
-            self.editors = known.get("editors") or {}
+            self._note(known)
             if name in self.editors:
                 run_files.refuse_mixing(self.path, f"editor {name}", self.editors[name], identity)
             else:
                 self.editors[name] = identity
+                self.backbones[editor.backbone.name] = model_facts(editor.backbone)
                 self._write_config(known.get("execution", {}))
 
     def finished(self, key: tuple[str, str, str, str]) -> dict[str, CaseResult]:
@@ -174,9 +180,11 @@ class RunFolder:
         """Write ``summary.json`` and ``table.md`` from the finished cases; returns the rows."""
         self._load_cases()
         self.editors = (self._read_config() or {}).get("editors") or {}
-        rows = self.make_rows()
-        write_json(self.path / "summary.json", {"format": run_files.FORMAT, "rows": rows})
-        write_text(self.path / "table.md", markdown(rows, self.environment()))
+        rows, missing = self.make_rows(), self.status.missing()
+        summary = {"format": run_files.FORMAT, "rows": rows}
+        summary |= {"failed": missing} if missing else {}
+        write_json(self.path / "summary.json", summary)
+        write_text(self.path / "table.md", markdown(rows, self.environment(), missing))
         return rows
 
     def make_rows(self) -> list[dict[str, Any]]:
@@ -227,6 +235,8 @@ class RunFolder:
         return (backbone, dataset, protocol, method != "unedited", began, method)
 
     def _load_cases(self) -> None:
+        self.status = Status(self.path)
+        self.notes += [self.status.note] if self.status.note else []
         path = self.path / "cases.jsonl"
         lines, note = jsonl.load(path)
         self.notes += [note] if note else []
@@ -245,11 +255,15 @@ class RunFolder:
 
     def _write_config(self, execution: Mapping[str, Any]) -> None:
         run_files.write_config(
-            self.path / "config.yaml", self.config, plain(execution), self.editors
+            self.path / "config.yaml", self.config, plain(execution), self.editors, self.backbones
         )
 
+    def _note(self, known: Mapping[str, Any]) -> None:
+        self.editors = known.get("editors") or {}
+        self.backbones = known.get("backbones") or {}
+
     def _remove(self) -> None:
-        for path in [*(self.path / n for n in _OWN_FILES[:-1]), *self.path.glob("before-*.jsonl")]:
+        for path in [*(self.path / n for n in _OWN_FILES), *self.path.glob("before-*.jsonl")]:
             path.unlink(missing_ok=True)
 
     @contextmanager

@@ -64,8 +64,12 @@ def title(key: Sequence[str], rows: Sequence[RowLike]) -> str:
     return f"{key[0]} on {key[1] or 'records'}, {cases} cases, {key[2]}"
 
 
-def markdown(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> str:
-    """All rows as Markdown tables, the protocol and hardware below."""
+def markdown(
+    rows: Sequence[RowLike],
+    env: Mapping[str, Any] | None = None,
+    missing: Sequence[RowLike] = (),
+) -> str:
+    """All rows as Markdown tables; ``missing`` rows, the protocol and hardware below."""
     parts = []
     for key, members in groups(rows):
         names = columns(members[0])
@@ -78,6 +82,14 @@ def markdown(rows: Sequence[RowLike], env: Mapping[str, Any] | None = None) -> s
         for row in members:
             cells = [cell(row, name) for name in names]
             lines.append(f"| {row['method']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+        parts.append("\n".join(lines))
+    if missing:
+        lines = ["Not (wholly) measured:", "", "| method | backbone | data | | why |"]
+        lines.append("|---|---|---|---|---|")
+        for row in missing:
+            why = " ".join(str(row["reason"]).split()).replace("|", "\\|")
+            place = f"{row['method']} | {row['backbone']} | {row['dataset']}"
+            lines.append(f"| {place} | {row['status']} | {why} |")
         parts.append("\n".join(lines))
     parts.append(footer(rows, env))
     return "\n\n".join(parts) + "\n"
@@ -99,9 +111,12 @@ def footer(
 
 
 def print_tables(
-    console: Console, rows: Sequence[RowLike], env: Mapping[str, Any] | None = None
+    console: Console,
+    rows: Sequence[RowLike],
+    env: Mapping[str, Any] | None = None,
+    missing: Sequence[RowLike] = (),
 ) -> None:
-    """Print all rows to a terminal, as wide as it allows, the protocol and hardware below."""
+    """Print all rows to a terminal, as wide as it allows; what is missing and hardware below."""
     from rich.table import Table
 
     wide, full = console.width >= 118, console.width >= 190
@@ -119,5 +134,8 @@ def print_tables(
             seconds = [f"{row['seconds']:.0f}"] if wide else []
             table.add_row(row["method"], *cells, *seconds)
         console.print(table)
+    for row in missing:
+        place = f"{row['method']} on {row['backbone']}, {row['dataset']}"
+        console.print(f"{row['status']}: {place}: {row['reason']}", markup=False, soft_wrap=True)
     text = footer(rows, env, intervals=full).replace("  \n", "\n")
     console.print(text, style="dim", markup=False, soft_wrap=True)

@@ -1,0 +1,115 @@
+"""What became of each row of a run: measured, failed and why, or not there yet.
+
+``status.jsonl`` in a run folder has a line whenever that changes. A row is one method on one
+backbone and data set; where several processes share its cases, each of them (``rank``) has a say.
+A line is written before a row begins, so that a process that is killed leaves its trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from . import jsonl
+
+Key: TypeAlias = tuple[str, str, str]  # method, backbone and data set, as they were asked for
+
+ASKED, STARTED, DONE, FAILED = "asked", "started", "done", "failed"
+_WORST_FIRST = (FAILED, STARTED, ASKED, DONE)
+_NOBODY = -1  # the rank of a row that no process has begun
+_REASONS = {
+    ASKED: "not measured yet",
+    STARTED: "begun and not finished: it is running now, or was stopped or killed",
+}
+
+
+class Status:
+    """The state of every row of the run in ``folder``.
+
+    Attributes:
+        note: what had to be repaired in the file, if anything.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "status.jsonl"
+        self.note: str | None = None
+        self._rows: dict[Key, dict[int, dict[str, Any]]] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read what all processes have written so far."""
+        self._rows.clear()
+        lines, self.note = jsonl.load(self.path)
+        for line in lines:
+            self._take(line)
+
+    def ask(self, rows: Iterable[Key]) -> None:
+        """These rows are wanted; what is known about them is forgotten."""
+        self._write([self._line(key, ASKED) for key in rows])
+
+    def start(self, key: Key, rank: int = 0) -> None:
+        """A process begins with a row."""
+        self._write([self._line(key, STARTED, rank)])
+
+    def done(self, key: Key, row: tuple[str, str], rank: int = 0) -> None:
+        """A row is measured; ``row`` is how its cases call method and backbone."""
+        self._write([{**self._line(key, DONE, rank), "row": list(row)}])
+
+    def fail(self, key: Key, reason: str, details: str | None = None, rank: int = 0) -> None:
+        """A row cannot be had, and why; ``details`` (a traceback) stay in the file."""
+        self._write([{**self._line(key, FAILED, rank), "reason": reason, "details": details}])
+
+    def states(self, key: Key) -> set[str]:
+        """The states of a row, one for each process that has a say; empty if nobody asked."""
+        return {line["state"] for line in self._rows.get(key, {}).values()}
+
+    def measured_as(self, key: Key) -> tuple[str, str] | None:
+        """Method and backbone in the cases of a row that is done."""
+        for line in self._rows.get(key, {}).values():
+            if line["state"] == DONE:
+                return tuple(line["row"])
+        return None
+
+    def missing(self) -> list[dict[str, Any]]:
+        """Rows that are not (wholly) there.
+
+        Returns:
+            ``method``, ``backbone``, ``dataset``, ``status`` ("failed" or "unfinished") and
+            ``reason`` of each, in the order in which they were asked for.
+        """
+        found = []
+        for key, ranks in self._rows.items():
+            worst = min(ranks.values(), key=lambda line: _WORST_FIRST.index(line["state"]))
+            if worst["state"] != DONE:
+                found.append(
+                    {
+                        **dict(zip(("method", "backbone", "dataset"), key, strict=True)),
+                        "status": "failed" if worst["state"] == FAILED else "unfinished",
+                        "reason": worst.get("reason") or _REASONS[worst["state"]],
+                    }
+                )
+        return found
+
+    @staticmethod
+    def _line(key: Key, state: str, rank: int = 0) -> dict[str, Any]:
+        method, backbone, dataset = key
+        return {
+            "method": method,
+            "backbone": backbone,
+            "dataset": dataset,
+            "state": state,
+            "rank": rank,
+        }
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        jsonl.append(self.path, lines)
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        ranks = self._rows.setdefault((line["method"], line["backbone"], line["dataset"]), {})
+        if line["state"] == ASKED:
+            ranks.clear()
+        ranks.pop(_NOBODY, None)
+        ranks[_NOBODY if line["state"] == ASKED else line["rank"]] = dict(line)
