@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,6 +22,7 @@ from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
 from .memory import EditMemory
 
 FORMAT = 1
+PARTS = ("scope", "counterfactual")
 
 
 class MSCKE(RoutedEditor):
@@ -124,16 +125,21 @@ class MSCKE(RoutedEditor):
 
     # On disk ----------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, half: bool = True, parts: Mapping[str, str] | None = None
+    ) -> None:
         """Write the trained parts: ``scope/``, ``counterfactual/`` and ``config.json``, last.
 
         Args:
             folder: made if absent.
             half: store weights as fp16 (they are used as fp32); ``False`` keeps every bit.
+            parts: parts that lie elsewhere, by name ("scope", "counterfactual"): their path as
+                seen from ``folder``, which is noted instead of writing them again.
         """
-        folder = Path(folder)
-        self.scope.save_pretrained(folder / "scope", half=half)
-        self.counterfactual.save_pretrained(folder / "counterfactual", half=half)
+        folder, parts = Path(folder), dict(parts or {})
+        for part in PARTS:
+            if part not in parts:
+                getattr(self, part).save_pretrained(folder / part, half=half)
         write_json(
             folder / "config.json",
             {
@@ -146,6 +152,7 @@ class MSCKE(RoutedEditor):
                 },
                 "threshold": self.threshold,
                 "counterfactual": self.counterfactual.kind,
+                **({"parts": parts} if parts else {}),
             },
         )
 
@@ -182,9 +189,10 @@ class MSCKE(RoutedEditor):
                 remedy=f"load backbone {trained.get('name')}, or train an editor for "
                 f"{backbone.name}",
             )
-        scope = ScopeClassifier.from_pretrained(folder / "scope").to(backbone.device)
+        at = part_folders(folder, config)
+        scope = ScopeClassifier.from_pretrained(at["scope"]).to(backbone.device)
         kind = COUNTERFACTUALS.get(config["counterfactual"])
-        model = kind.from_pretrained(folder / "counterfactual", backbone)
+        model = kind.from_pretrained(at["counterfactual"], backbone)
         if isinstance(model, torch.nn.Module):
             model.to(backbone.device)
         try:
@@ -209,3 +217,22 @@ class MSCKE(RoutedEditor):
         for edit in loaded.edits.values():
             self.counterfactual.prepare(edit)
         self.memory = loaded
+
+
+def part_folders(folder: Path, config: dict[str, Any]) -> dict[str, Path]:
+    """Where each part of the editor in ``folder`` lies: below it, or where ``parts`` says.
+
+    Raises:
+        CheckpointError: ``parts`` is malformed, or names a folder that is not there.
+    """
+    parts = config.get("parts", {})
+    if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
+        raise CheckpointError(f"{folder / 'config.json'}: parts is {parts!r}", remedy=AGAIN)
+    found = {part: folder / parts.get(part, part) for part in PARTS}
+    for part in PARTS:
+        if part in parts and not found[part].is_dir():
+            raise CheckpointError(
+                f"{folder} takes its {part} from {found[part]}, which is not there",
+                remedy="keep the two folders side by side as they were, or save the editor whole",
+            )
+    return found
