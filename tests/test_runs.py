@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,7 +35,7 @@ def cases_of(path):
 
 
 def stable(row):
-    return {name: value for name, value in row.items() if name != "seconds"}
+    return {name: value for name, value in row.items() if name not in ("seconds", "memory_mb")}
 
 
 def whole(path, records, editor=None, batch_size=3):
@@ -64,9 +65,15 @@ def test_a_run_folder_holds_what_the_numbers_came_from(tmp_path, records):
         "remembering/fake",
         "unedited/fake",
     }
+    assert RunFolder.read(run.path).backbones == {"fake": {"class": "NoneType", "parameters": None}}
     env = json.loads((run.path / "env.json").read_text())
     wanted = {"python", "torch", "transformers", "open_clip", "easyeditor", "git_commit", "device"}
     assert wanted <= set(env) and env["seed"] == 3 and env["cpu"]
+    if Path("/proc/self/clear_refs").exists():
+        assert all(case["memory_mb"] > 1 for case in cases_of(run.path))
+        assert rows[1]["memory_mb"] == max(
+            case["memory_mb"] for case in cases_of(run.path) if case["method"] == "remembering"
+        )
     question = cases_of(run.path)[0]["questions"][0]
     shown = ("kind", "text", "image", "target", "before", "after", "score", "route", "correct")
     assert set(shown) <= set(question)
@@ -154,6 +161,25 @@ def test_json_lines_cut_anywhere_keep_every_whole_line(tmp_path, values, data):
     assert (note is None) == (written[:cut] in (b"", written) or written[:cut].endswith(b"\n"))
     jsonl.append(path, [{"next": 1}])
     assert jsonl.load(path) == ([*kept, {"next": 1}], None)
+
+
+def test_a_run_that_may_only_be_read_is_read(tmp_path, records, monkeypatch):
+    run = whole(tmp_path / "r", records)
+    path = run.path / "cases.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    before = path.read_bytes()
+    really = type(path).open
+
+    def read_only(self, mode="r", *args, **kwargs):
+        if "+" in mode or "a" in mode or "w" in mode:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return really(self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(type(path), "open", read_only)
+    run = RunFolder.read(run.path)
+    assert len(run.cases) == 7 and "cut short" in run.notes[0]
+    monkeypatch.undo()
+    assert path.read_bytes() == before
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path, records):

@@ -114,3 +114,10 @@ def weights_digest(*models: Any) -> str:
             whole.update(sample.float().cpu().numpy().tobytes())
         whole.update(f"{name}{tuple(parameter.shape)}".encode())
     return whole.hexdigest()[:16] if modules else "none"
+
+
+def model_facts(backbone: Any) -> dict[str, Any]:
+    """The class and size of a backbone's model, which tell a 3 M parameter model from its name's."""
+    model = getattr(backbone, "model", None)
+    size = sum(p.numel() for p in model.parameters()) if hasattr(model, "parameters") else None
+    return {"class": type(model).__name__, "parameters": size}

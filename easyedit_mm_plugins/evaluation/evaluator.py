@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..data import EditRecord, Question
 from ..errors import ConfigError, DataError
 from .answers import BaseAnswers, ask_in_batches
+from .memory import PeakMemory
 from .metrics import Suite, case_values, suite_named
 from .protocol import Protocol, Reply
 from .results import BASE, CaseResult, QuestionResult, Row, image_name, make_row
@@ -129,6 +130,7 @@ class _Asker:
     ) -> None:
         self.editor, self.protocol, self.suite = editor, protocol, suite
         self.before, self.batch_size, self.key = before, batch_size, key
+        self.peak = PeakMemory(getattr(editor.backbone, "device", None))
 
     def round(self, records: Sequence[EditRecord]) -> list[CaseResult]:
         """Evaluate ``records``, whose edits are in the editor together only if it isolates rows."""
@@ -141,12 +143,14 @@ class _Asker:
         ]
         questions = [question for _, _, question in rows]
         before = self.before.get(questions, self.batch_size)
+        self.peak.start()
         start = time.perf_counter()
         with self.editor.edited([record.edit for record in records]) as ids:
             own = [frozenset([i]) for i in ids]
             visible = [own[case] for case, _, _ in rows] if self.editor.isolates_rows else None
             after = ask_in_batches(self.editor, self.protocol, questions, visible, self.batch_size)
         seconds = (time.perf_counter() - start) / len(records)
+        memory = self.peak.megabytes()
         owner = {i: record.case_id for i, record in zip(ids, records, strict=True)}
         results = []
         for case, record in enumerate(records):
@@ -155,7 +159,7 @@ class _Asker:
                 for at, (index, kind, question) in enumerate(rows)
                 if index == case
             ]
-            results.append(self._case(record, mine, owner, seconds))
+            results.append(self._case(record, mine, owner, seconds, memory))
         return results
 
     def _case(
@@ -164,6 +168,7 @@ class _Asker:
         rows: list[tuple[str, Question, Reply, Reply]],
         owner: dict[str, str],
         seconds: float,
+        memory: float | None,
     ) -> CaseResult:
         edit_reply = rows[0][3]
         counted = {metric.kind: metric.against for metric in reversed(self.suite.metrics)}
@@ -199,6 +204,7 @@ class _Asker:
             metrics=case_values(self.suite, [q.judged() for q in questions]),
             questions=questions,
             seconds=round(seconds, 6),
+            memory_mb=memory,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def load(path: Path) -> tuple[list[Any], str | None]:
     """All values of the file, and a note if its last line had to be dropped.
 
     A line that was being written when the process died has no line end, or none of its text; it is
-    cut off the file, so that the next append starts on a line of its own.
+    cut off the file, so that the next append starts on a line of its own. A file that may only be
+    read is left as it is.
 
     Raises:
         RunError: a line in the middle is not JSON, naming file and line.
@@ -70,8 +72,8 @@ def load(path: Path) -> tuple[list[Any], str | None]:
     if not path.exists():
         return [], None
     try:
-        with path.open("r+b", buffering=0) as file, locked(file):
-            data = file.readall()
+        with _open(path) as file, locked(file):
+            data = file.read()
             lines = data.split(b"\n")
             keep, values = 0, []
             for number, line in enumerate(lines[:-1], start=1):
@@ -87,8 +89,18 @@ def load(path: Path) -> tuple[list[Any], str | None]:
                 keep += len(line) + 1
             if keep == len(data):
                 return values, None
-            file.truncate(keep)
+            if file.writable():
+                file.truncate(keep)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     note = f"{path}: the last line was cut short ({len(data) - keep} bytes); dropped"
     return values, note
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("r+b", buffering=0)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return path.open("rb", buffering=0)
+        raise

@@ -44,7 +44,11 @@ class QuestionResult:
 
 @dataclass
 class CaseResult:
-    """One evaluated case: who was measured, on what, every question, every metric in percent."""
+    """One evaluated case: who was measured, on what, every question, every metric in percent.
+
+    ``seconds`` and ``memory_mb`` (:class:`memory.PeakMemory`) are those of editing and asking the
+    edited model, its share of the round it was in; the unedited model's answers are not counted.
+    """
 
     case: str
     method: str
@@ -56,6 +60,7 @@ class CaseResult:
     metrics: dict[str, float | None]
     questions: list[QuestionResult]
     seconds: float = 0.0
+    memory_mb: float | None = None
 
     @property
     def row_key(self) -> tuple[str, str, str, str]:
@@ -87,6 +92,7 @@ class Row:
     seconds: float
     suite: str = "fgvedit"
     settings: dict[str, Any] = field(default_factory=dict)
+    memory_mb: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object under ``rows`` in ``summary.json``."""
@@ -120,6 +126,7 @@ def make_row(
         seconds=round(sum(case.seconds for case in ordered), 3),
         suite=suite.name,
         settings=settings or {},
+        memory_mb=max((c.memory_mb for c in ordered if c.memory_mb is not None), default=None),
     )
 
 

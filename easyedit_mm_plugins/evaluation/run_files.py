@@ -33,10 +33,20 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def write_config(
-    path: Path, config: Mapping[str, Any], execution: Mapping[str, Any], editors: Mapping[str, Any]
+    path: Path,
+    config: Mapping[str, Any],
+    execution: Mapping[str, Any],
+    editors: Mapping[str, Any],
+    backbones: Mapping[str, Any],
 ) -> None:
     """Write ``config.yaml``: what must be the same to go on, what need not, who was measured."""
-    value = {"format": FORMAT, "config": config, "execution": execution, "editors": editors}
+    value = {
+        "format": FORMAT,
+        "config": config,
+        "execution": execution,
+        "editors": editors,
+        "backbones": backbones,
+    }
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
