@@ -117,7 +117,7 @@ def weights_digest(*models: Any) -> str:
 
 
 def model_facts(backbone: Any) -> dict[str, Any]:
-    """The class and size of a backbone's model, which tell a 3 M parameter model from its name's."""
+    """Class and size of a backbone's model: what a small one cannot share with its namesake."""
     model = getattr(backbone, "model", None)
     size = sum(p.numel() for p in model.parameters()) if hasattr(model, "parameters") else None
     return {"class": type(model).__name__, "parameters": size}

@@ -44,12 +44,15 @@ class RunFolder:
     Attributes:
         notes: what a person should know, e.g. a half-written line that was dropped.
         status: what became of every row that was asked for by name.
+        editors: by "method/backbone", the settings and weights that were measured.
+        backbones: by name, the class and the number of parameters of the base model.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
         self.notes: list[str] = []
         self.editors: dict[str, Any] = {}
+        self.backbones: dict[str, Any] = {}
         self.status: Status
         self._cases: dict[tuple, CaseResult] = {}
         self._answers: dict[tuple, BaseAnswers] = {}
