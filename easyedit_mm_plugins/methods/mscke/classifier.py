@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from ...errors import CheckpointError
 from ...files import digest, write_json
 from .checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from .config import ScopeConfig, build
-from .encoder import ClipEncoder, encoder_from_description, load_encoder
+from .encoder import encoder_from_description, load_encoder
+from .encoding import Encoder
 from .fusion import FUSIONS
 from .similarity import SIMILARITIES
 
@@ -28,7 +29,8 @@ class ScopeClassifier(nn.Module):
     """Features z of edits and queries, and their similarity rho.
 
     A row's feature depends on its own text and image alone: not on the batch it is computed in,
-    not on the edits in memory.
+    not on the edits in memory. Only the release's fusions (``released.py``) do otherwise, where
+    features are compared.
 
     Args:
         encoder: E and A of eq. 4-5.
@@ -38,13 +40,23 @@ class ScopeClassifier(nn.Module):
         UnknownNameError: an unknown fusion or similarity.
     """
 
-    def __init__(self, encoder: ClipEncoder, config: ScopeConfig) -> None:
+    def __init__(self, encoder: Encoder, config: ScopeConfig) -> None:
         super().__init__()
         self.encoder, self.config = encoder, config
         self.fusion: nn.Module = FUSIONS.get(config.fusion)(encoder.width, config.dim, config.heads)
         self.compare: nn.Module = SIMILARITIES.get(config.similarity)()
         # Stands in for the regions of an absent image (section 3.3: "image input to null").
         self.null = nn.Parameter(torch.randn(encoder.width) * 0.02)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether rows that are compared together change each other's features, as released."""
+        return hasattr(self.fusion, "mix")
+
+    @property
+    def stored(self) -> int:
+        """Width of what :meth:`encode` gives and a memory keeps."""
+        return getattr(self.fusion, "stored", self.config.dim)
 
     @classmethod
     def from_config(cls, config: ScopeConfig) -> ScopeClassifier:
@@ -54,36 +66,35 @@ class ScopeClassifier(nn.Module):
     def regions(self, images: Sequence[ImageLike]) -> tuple[Tensor, Tensor]:
         """Regions ``[B, R, D]`` and their mask ``[B, R]``; each distinct image is encoded once.
 
-        ``None`` gives the null token as the only region.
+        ``None`` gives the null token as the only region; under a released fusion, the vector of an
+        all-zero picture.
 
         Raises:
             DataError: an image is missing or cannot be read.
         """
-        places: dict[object, int] = {}
-        distinct: list[ImageLike] = []
-        index = []
-        for image in images:
-            if image is None:
-                index.append(-1)
-                continue
-            key = str(image) if isinstance(image, (str, Path)) else id(image)
-            if key not in places:
-                places[key] = len(distinct)
-                distinct.append(image)
-            index.append(places[key])
-        device = self.null.device
-        if distinct:
-            pixels = torch.stack([self.encoder.pixels(image) for image in distinct]).to(device)
-            seen = self.encoder.regions(pixels)
+        distinct, index = _distinct(images)
+        device, pooled = self.null.device, getattr(self.fusion, "pooled", False)
+        pixels = [self.encoder.pixels(image) for image in distinct]
+        if pooled and -1 in index:
+            pixels.append(torch.zeros(3, self.encoder.size, self.encoder.size))  # as released
+        if pixels:
+            encode = self.encoder.pooled if pooled else self.encoder.regions
+            seen = encode(torch.stack(pixels).to(device))
         else:
             seen = self.null.new_zeros(0, 1, self.encoder.width)
-        null = torch.zeros_like(self.null).expand(1, seen.shape[1], -1).clone()
-        null[0, 0] = self.null
-        seen = torch.cat([seen, null.to(seen.dtype)])
         mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=device)
-        mask[-1, 1:] = False
-        at = torch.tensor(index, device=device) % len(seen)  # -1 is the null image, the last
+        if not pooled:
+            null = torch.zeros_like(self.null).expand(1, seen.shape[1], -1).clone()
+            null[0, 0] = self.null
+            seen = torch.cat([seen, null.to(seen.dtype)])
+            mask = torch.cat([mask, torch.arange(seen.shape[1], device=device)[None] == 0])
+        at = torch.tensor(index, device=device) % len(seen)  # -1 is the absent image, the last
         return seen[at], mask[at]
+
+    def prompt(self, question: Question) -> str:
+        """What E_t reads of a question: its text (eq. 5); the release adds its template."""
+        template = getattr(self.fusion, "template", "{}")
+        return question.text if question.image is None else template.replace("{}", question.text)
 
     def encode(self, texts: Sequence[str], images: Sequence[ImageLike]) -> Tensor:
         """Fused features ``z [B, Z]`` of texts with their images (eq. 4-7); ``None``: no image.
@@ -92,26 +103,29 @@ class ScopeClassifier(nn.Module):
             DataError: an image is missing or cannot be read.
         """
         if not texts:
-            return self.null.new_zeros(0, self.config.dim)
+            return self.null.new_zeros(0, self.stored)
         pooled, tokens, token_mask = self.encoder.text(self.encoder.tokens(texts))
         regions, region_mask = self.regions(images)
         return self.fusion(pooled, tokens, token_mask, regions, region_mask)
 
     def encode_edits(self, edits: Sequence[Question]) -> Tensor:
         """z_e ``[N, Z]`` from each edit's image, question and answer (eq. 4, 6)."""
-        return self.encode([edit_text(e) for e in edits], [e.image for e in edits])
+        texts = [edit_text(replace(e, text=self.prompt(e))) for e in edits]
+        return self.encode(texts, [e.image for e in edits])
 
     def encode_queries(self, queries: Sequence[Question]) -> Tensor:
         """z_test ``[B, Z]`` from each query's image and bare question (eq. 5, 7)."""
-        return self.encode([q.text for q in queries], [q.image for q in queries])
+        return self.encode([self.prompt(q) for q in queries], [q.image for q in queries])
 
     def log_similarity(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
         """log rho and log(1 - rho), both ``[B, N]``, for the loss of eq. 11."""
+        if self.mixes:
+            z_t, z_e = self.fusion.mix(z_t), self.fusion.mix(z_e)
         return self.compare(z_t, z_e)
 
     def similarity(self, z_t: Tensor, z_e: Tensor) -> Tensor:
         """rho ``[B, N]`` of queries ``z_t [B, Z]`` and edits ``z_e [N, Z]`` (eq. 8)."""
-        return self.compare(z_t, z_e)[0].exp()
+        return self.log_similarity(z_t, z_e)[0].exp()
 
     def fingerprint(self) -> str:
         """A hash of the architecture and of the weights: equal keys, comparable features."""
@@ -144,3 +158,20 @@ class ScopeClassifier(nn.Module):
             ) from error
         load_tensors(model, folder / "model.safetensors")
         return model.eval()
+
+
+def _distinct(images: Sequence[ImageLike]) -> tuple[list[ImageLike], list[int]]:
+    """The distinct images, and for each image its place among them, -1 for none."""
+    places: dict[object, int] = {}
+    distinct: list[ImageLike] = []
+    index = []
+    for image in images:
+        if image is None:
+            index.append(-1)
+            continue
+        key = str(image) if isinstance(image, (str, Path)) else id(image)
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append(image)
+        index.append(places[key])
+    return distinct, index

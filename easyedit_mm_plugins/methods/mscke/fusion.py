@@ -3,7 +3,8 @@
 A fusion is a module called with ``text [B, D]`` (the pooled text), ``tokens [B, L, D]`` with
 ``token_mask [B, L]``, and ``regions [B, R, D]`` with ``region_mask [B, R]`` (True where there is
 something); it returns ``z [B, Z]``. Row i of z depends on row i of the inputs alone. A row without
-an image comes with the learned null token as its only region.
+an image comes with the learned null token as its only region. The release's own fusions, which mix
+rows, are in ``released.py``.
 """
 
 from __future__ import annotations
@@ -117,3 +118,9 @@ class TextOnly(nn.Module):
     ) -> Tensor:
         """See the module's docstring."""
         return self.head(text)
+
+
+_RELEASED = "easyedit_mm_plugins.methods.mscke.released:"
+FUSIONS.register("released", _RELEASED + "ReleasedDot")
+FUSIONS.register("released-concat", _RELEASED + "ReleasedConcat")
+FUSIONS.register("released-cross", _RELEASED + "ReleasedCross")

@@ -103,14 +103,18 @@ class EditMemory:
         queries: Tensor,
         similarity: Similarity,
         visible: Sequence[Collection[str]] | None = None,
+        *,
+        alone: bool = False,
     ) -> list[Hit]:
-        """The most similar edit of each query (eq. 1-2), by one matrix product.
+        """The most similar edit of each query (eq. 1-2), by one product.
 
         Args:
             queries: z_test ``[B, Z]``.
             similarity: rho of queries and keys.
             visible: for each query the ids that it may see; None: all. Others are ignored, also
                 ids that are no longer in force.
+            alone: compare each query by itself with just the edits that it may see, for a
+                similarity that depends on what it is computed with (the release's fusion).
 
         Raises:
             ConfigError: ``visible`` has another length than ``queries``.
@@ -119,6 +123,11 @@ class EditMemory:
             raise ConfigError(f"visible has {len(visible)} rows for {len(queries)} questions")
         if not len(self) or not len(queries):
             return [Hit(None, 0.0)] * len(queries)
+        if alone and (len(queries) > 1 or visible is not None):
+            return [
+                self._alone(queries[i : i + 1], similarity, None if visible is None else visible[i])
+                for i in range(len(queries))
+            ]
         rho = similarity(queries, self.keys)
         if visible is not None:
             seen = torch.zeros(rho.shape, dtype=torch.bool)
@@ -130,6 +139,13 @@ class EditMemory:
             Hit(None, 0.0) if score < 0 else Hit(self._ids[place], score)
             for score, place in zip(scores.tolist(), places.tolist(), strict=True)
         ]
+
+    def _alone(self, query: Tensor, similarity: Similarity, visible: Collection[str] | None) -> Hit:
+        seen = [i for i in self._ids if visible is None or i in visible]
+        if not seen:
+            return Hit(None, 0.0)
+        score, place = similarity(query, self.keys[[self._places[i] for i in seen]])[0].max(-1)
+        return Hit(seen[int(place)], float(score))
 
     def save(self, folder: str | Path, *, classifier: str) -> None:
         """Write ``memory.safetensors`` and ``memory.json`` (and images that have no path as PNG).

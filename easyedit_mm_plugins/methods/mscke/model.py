@@ -52,7 +52,7 @@ class MSCKE(RoutedEditor):
     ) -> None:
         super().__init__(backbone, counterfactual, threshold)
         self.scope = scope.eval()
-        self.memory = EditMemory(scope.config.dim, scope.null.device)
+        self.memory = EditMemory(scope.stored, scope.null.device)
 
     @classmethod
     def from_config(
@@ -111,7 +111,8 @@ class MSCKE(RoutedEditor):
         if not len(self.memory) or not questions:
             return [Hit(None, 0.0)] * len(questions)
         queries = self.scope.eval().encode_queries(questions)
-        return self.memory.lookup(queries, self.scope.similarity, visible)
+        similarity, alone = self.scope.similarity, self.scope.mixes
+        return self.memory.lookup(queries, similarity, visible, alone=alone)
 
     def describe(self) -> dict[str, Any]:
         """Threshold, fusion, similarity, encoder and counterfactual model."""

@@ -1,8 +1,8 @@
 """Sim of MSCKE eq. 8: how much a query's fused feature resembles an edit's, from 0 to 1.
 
 Each is a module whose ``forward`` gives the logarithms of rho and of 1 - rho, which is what the
-loss of eq. 11 needs; both come from one matrix product, so that looking a query up among N edits
-costs one product.
+loss of eq. 11 needs; both come from one product over queries and edits, so that looking a query up
+among N edits costs that product and nothing more.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class ExpSquaredDistance(nn.Module):
 
     def forward(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
         """``z_t [B, Z]``, ``z_e [N, Z]`` -> log rho, log(1 - rho), both ``[B, N]``."""
-        z_t, z_e = z_t.float(), z_e.float()
-        squares = z_t.square().sum(-1, keepdim=True) + z_e.square().sum(-1)
-        distance = (squares - 2 * z_t @ z_e.T).clamp_min(0)
+        # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's features are long, and what is left of near
+        # ones after that subtraction is rounding.
+        exact = "donot_use_mm_for_euclid_dist"
+        distance = torch.cdist(z_t.float(), z_e.float(), compute_mode=exact).square()
         # At distance 0 the loss of a negative pair would be infinite: stop a little short of it.
         return -distance, torch.log(-torch.expm1(-distance.clamp_min(1e-6)))
 
