@@ -229,10 +229,12 @@ class Backbone(ABC):
         questions: Sequence[Question],
         *,
         with_answers: bool = False,
+        with_stop: bool = False,
         embedded: Tensor | None = None,
     ) -> list[Row]:
         """One :class:`Row` a question; all images of a call go through the vision side at once.
 
+        ``with_stop`` ends each answer with the token that ends generation, as training may want it.
         ``embedded`` [questions with an image, V, D] stands in for the images' own embeddings, where
         a method changed the connector.
         """
@@ -247,6 +249,8 @@ class Backbone(ABC):
             if not question.text.strip():
                 raise DataError("a question is empty", record=i, field="prompt")
             answer = self.answer_ids(question.answer) if with_answers else []
+            if with_stop:
+                answer = [*answer, self.stop_token_id]
             rows.append(Row(self.splice(features.get(i), self.prompt(question)), answer))
         return rows
 
@@ -255,11 +259,14 @@ class Backbone(ABC):
         questions: Sequence[Question],
         *,
         with_answers: bool = False,
+        with_stop: bool = False,
         padding_side: Literal["left", "right"] = "left",
         embedded: Tensor | None = None,
     ) -> Batch:
         """Questions, with and without images mixed as they come, as one padded batch."""
-        rows = self.rows(questions, with_answers=with_answers, embedded=embedded)
+        rows = self.rows(
+            questions, with_answers=with_answers, with_stop=with_stop, embedded=embedded
+        )
         batch = assemble(rows, self.embed, padding_side=padding_side)
         limit = self.max_positions
         if limit is not None and batch.inputs_embeds.shape[1] > limit:
