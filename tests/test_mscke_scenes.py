@@ -7,13 +7,19 @@ import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone, load_editor
 from easyedit_mm_plugins.backbones.zoo import ASSETS
-from easyedit_mm_plugins.methods.mscke import MSCKE, train_scenes
+from easyedit_mm_plugins.methods.mscke import (
+    MSCKE,
+    CounterfactualConfig,
+    SmallLM,
+    train_scenes,
+)
 from easyedit_mm_plugins.methods.mscke.encoder import load_encoder
 from easyedit_mm_plugins.methods.mscke.scenes_clip import draw_pictures, new_encoder, pretrain
 from easyedit_mm_plugins.scenes.records import write_scenes
 from easyedit_mm_plugins.scenes.tokenizer import vocabulary
 
 from .conftest import build_tiny
+from .mscke_tiny import TINY_OPT
 
 NAMES = ("scenes-blip2", "scenes-llava")
 
@@ -60,6 +66,25 @@ def test_the_whole_training_in_miniature_and_again_for_nothing(tmp_path, files, 
     ):
         assert torch.equal(a, b), name
     assert first.scope.config.encoder == "scenes-clip"
+
+
+def test_a_longer_vocabulary_begins_at_a_shorter_one(tmp_path):
+    backbone = build_tiny("blip2")
+    words = len(backbone.tokenizer)
+    torch.manual_seed(3)
+    short, long = (
+        SmallLM.from_config(backbone, CounterfactualConfig(lm={**TINY_OPT, "vocab_size": n}))
+        for n in (words, words + 3)
+    )
+    short.save_pretrained(tmp_path / "counterfactual", half=False)
+    before = {name: tensor.clone() for name, tensor in long.state_dict().items()}
+    train_scenes.begin_at(long, tmp_path)
+    known, now = short.state_dict(), long.state_dict()
+    for name, tensor in now.items():
+        begun = known[name] if name.startswith("lm.") else before[name]
+        assert torch.equal(tensor[: len(begun)], begun), name
+        assert torch.equal(tensor[len(begun) :], before[name][len(begun) :]), name
+    assert now["lm.model.decoder.embed_tokens.weight"].shape[0] == words + 3
 
 
 def test_the_shipped_encoder_speaks_the_worlds_language():

@@ -7,7 +7,8 @@ Four steps, each skipped if its result is there, each continued if it was stoppe
 3. it is trained on at a lower rate, with 9,000 more records from training scenes (what is shipped
    had this; ``make demo TRAIN=1`` leaves it out);
 4. ``mscke-<backbone>``: a counterfactual model per backbone, saved together with the classifier.
-   The second backbone's starts from the first one's language model, whose vocabulary it shares.
+   From the second backbone on it begins at the first one's language model, with whose vocabulary
+   its own begins.
 
 Steps 2 to 4 are :class:`MSCKETrainer` with the shipped hparams files, as users would run it. The
 last 300 training records choose the best state; test records are only looked at by evaluation.
@@ -32,14 +33,14 @@ from ...scenes.records import ensure_scenes, write_scenes
 from .checkpoint import read_tensors
 from .classifier import ScopeClassifier
 from .config import MSCKETrainingHyperParams
-from .counterfactual import new_counterfactual
+from .counterfactual import SmallLM, new_counterfactual
 from .model import MSCKE
 from .scenes_clip import pretrain
 from .training import MSCKETrainer
 
 LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/MSCKE"
-BACKBONES = ("scenes-blip2", "scenes-llava")
+BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
 HELD_BACK = 300
 MORE, MORE_SEED = 9000, 1
 # Open questions are learned at once, yes/no questions late: the second stage, and the only one of
@@ -69,17 +70,20 @@ def more_records(folder: str | Path) -> list[EditRecord]:
 
 
 def train_scope(
-    backbone: Backbone, encoder: Path, out: Path, data: Data, steps: int = 1000
+    backbone: Backbone, encoder: Path, out: Path, data: Data, steps: int = 1000, seed: int = 0
 ) -> ScopeClassifier:
     """The scope classifier on the pre-trained ``encoder``, saved in ``out``/scope.
 
-    It never looks at the backbone, which only lends its frame; one classifier serves all.
+    It never looks at the backbone, which only lends its frame; one classifier serves all. Another
+    ``seed`` gives another classifier: other weights to begin with, other batches.
     """
     if (out / "scope/config.json").is_file():
         return ScopeClassifier.from_pretrained(out / "scope")
     hparams = MSCKETrainingHyperParams.from_hparams(HPARAMS / backbone.name)
     hparams.scope.encoder = str(encoder)
-    hparams = hparams.replace(train="scope", max_iters=steps, early_stop_key="scope/balanced")
+    hparams = hparams.replace(
+        train="scope", max_iters=steps, early_stop_key="scope/balanced", seed=seed
+    )
     torch.manual_seed(hparams.seed)
     editor = MSCKE.from_config(backbone, hparams.scope, hparams.counterfactual)
     MSCKETrainer(editor, *data, hparams, out / "run-scope").run()
@@ -89,7 +93,12 @@ def train_scope(
 
 
 def refine_scope(
-    backbone: Backbone, scope: ScopeClassifier, out: Path, data: Data, steps: int = 1000
+    backbone: Backbone,
+    scope: ScopeClassifier,
+    out: Path,
+    data: Data,
+    steps: int = 1000,
+    seed: int = 0,
 ) -> ScopeClassifier:
     """``scope`` trained on with more records, saved in ``out``/scope-refined."""
     folder = out / "scope-refined"
@@ -97,7 +106,7 @@ def refine_scope(
         return ScopeClassifier.from_pretrained(folder)
     hparams = MSCKETrainingHyperParams.from_hparams(HPARAMS / backbone.name)
     hparams = hparams.replace(
-        train="scope", max_iters=steps, lr=6e-4, early_stop_key="scope/balanced"
+        train="scope", max_iters=steps, lr=6e-4, early_stop_key="scope/balanced", seed=seed
     )
     train = [*data[0], *more_records(out / "more-scenes")]
     editor = MSCKE(backbone, scope, new_counterfactual(backbone, hparams.counterfactual))
@@ -118,8 +127,8 @@ def train_editor(
 
     Args:
         stages: settings of one training run after the other.
-        start: an editor of another backbone with the same vocabulary, whose language model the
-            new one begins at.
+        start: an editor of another backbone with the same words in its vocabulary, whose language
+            model the new one begins at.
     """
     folder = out / f"mscke-{backbone.name}"
     if (folder / "config.json").is_file():
@@ -129,14 +138,26 @@ def train_editor(
     torch.manual_seed(hparams.seed)
     model = new_counterfactual(backbone, hparams.counterfactual)
     if start is not None:
-        saved = read_tensors(start / "counterfactual/model.safetensors")
-        model.load_state_dict({k: v for k, v in saved.items() if k[:3] == "lm."}, strict=False)
+        begin_at(model, start)
     editor = MSCKE(backbone, scope, model, hparams.threshold)
     for number, settings in enumerate(stages, 1):
         run = out / f"run-{backbone.name}-{number}"
         MSCKETrainer(editor, *data, hparams.replace(**settings), run).run()
     editor.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def begin_at(model: SmallLM, editor: Path) -> None:
+    """Give ``model`` the language model of a saved ``editor``'s counterfactual model.
+
+    MiniGPT-4's vocabulary has further tokens at its end: their embeddings stay as they are.
+    """
+    own = model.state_dict()
+    for name, saved in read_tensors(editor / "counterfactual/model.safetensors").items():
+        if name.startswith("lm."):
+            common = min(len(saved), len(own[name]))
+            own[name][:common] = saved[:common]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -146,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/train-mscke"))
     parser.add_argument("--scenes", type=Path, help="folder of the scenes records (made if absent)")
     parser.add_argument("--clip", type=Path, help="folder of a pre-trained scenes-clip to start at")
+    parser.add_argument("--start", type=Path, help="an editor to begin the first model at")
+    parser.add_argument("--seed", type=int, default=0, help="of the scope classifier")
     parser.add_argument("--ship", action="store_true", help="copy the results into the package")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -158,10 +181,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     made: list[Path] = []
     for name in args.backbones:
         backbone = load_backbone(name)
-        scope = train_scope(backbone, clip, args.out, data)
-        scope = refine_scope(backbone, scope, args.out, data)
-        start = made[0] if made else None
-        stages = BEGUN if made else STAGES
+        scope = train_scope(backbone, clip, args.out, data, seed=args.seed)
+        scope = refine_scope(backbone, scope, args.out, data, seed=args.seed)
+        start = made[0] if made else args.start
+        stages = STAGES if start is None else BEGUN
         made.append(train_editor(backbone, scope, args.out, data, stages, start))
     made.append(clip)
     for folder in made:
