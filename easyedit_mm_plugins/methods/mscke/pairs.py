@@ -60,15 +60,19 @@ class PairReader:
         for i, (edit, query) in enumerate(zip(edits, queries, strict=True)):
             if not query.text.strip():
                 raise DataError("a question is empty", record=i, field="prompt")
-            fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
-            prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
-            segments: list[Segment] = [[*fact, base.stop_token_id]]
-            if i in features:
-                segments.append(features[i])
-            segments.append(base.token_ids(prompt, special=False))
+            segments = self.segments(edit, query, features.get(i))
             answer = base.answer_ids(query.answer) if with_answers else []
             out.append(Row(segments, [*answer, base.stop_token_id] if stop else answer))
         return out
+
+    def segments(self, edit: Question, query: Question, image: Tensor | None) -> list[Segment]:
+        """One pair without its answer, laid out; ``image`` is [V, D] as ``lm`` takes it."""
+        base = self.backbone
+        fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
+        prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
+        asked = base.token_ids(prompt, special=False)
+        seen: list[Segment] = [] if image is None else [image]
+        return [[*fact, base.stop_token_id], *seen, asked]
 
     def _batch(self, rows: list[Row], room: int = 0) -> Batch:
         batch = assemble(rows, self.lm.get_input_embeddings())
