@@ -1,4 +1,7 @@
-"""The small CLIP for scenes: what ViT-B/32's pre-training is to real images.
+"""The small CLIPs for scenes: what the pre-training of ViT-B/32 and ViT-L/14 is to real images.
+
+``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, sees with a ViT of twice the
+parameters; its text tower is the same and may begin at the small one's weights.
 
 Two stages on procedural training scenes: the vision tower learns what each patch shows, then texts
 learn to point at the entity they speak of (softmax of the dot product over regions, as in the
@@ -20,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import UnknownNameError
 from ...files import write_json
+from ...registry import did_you_mean
 from ...scenes import language, world
 from ...scenes.tokenizer import EOS, build_tokenizer
 from .checkpoint import save_tensors
@@ -30,19 +35,27 @@ LOG = logging.getLogger(__name__)
 PATCH = 8
 GRID = world.IMAGE_SIZE // PATCH
 KINDS = ("open", "verify", "exist", "count")
+VISION = {
+    "scenes-clip": {"layers": 4, "width": 96, "head_width": 24},
+    "scenes-clip-large": {"layers": 6, "width": 128, "head_width": 32},
+}
 
 
-def new_encoder() -> ClipEncoder:
-    """The architecture, with random weights: about 0.85 M parameters."""
+def new_encoder(name: str = "scenes-clip") -> ClipEncoder:
+    """The architecture, with random weights: 0.85 M parameters, the large one 1.61 M.
+
+    Raises:
+        UnknownNameError: a name that is not in :data:`VISION`.
+    """
+    if name not in VISION:
+        raise UnknownNameError(f"unknown scenes encoder {name!r}; {did_you_mean(name, [*VISION])}")
     tokenizer = build_tokenizer().backend_tokenizer
     config: dict[str, Any] = {
         "embed_dim": 128,
         "vision_cfg": {
             "image_size": world.IMAGE_SIZE,
             "patch_size": PATCH,
-            "layers": 4,
-            "width": 96,
-            "head_width": 24,
+            **VISION[name],
         },
         "text_cfg": {
             "context_length": 32,
@@ -185,6 +198,8 @@ def grounding_loss(
 def pretrain(
     folder: str | Path,
     *,
+    name: str = "scenes-clip",
+    text_from: ClipEncoder | None = None,
     seed: int = 0,
     pictures: int = 6000,
     vision_steps: int = 500,
@@ -192,9 +207,17 @@ def pretrain(
     batch_size: int = 32,
     lr: float = 2e-3,
 ) -> ClipEncoder:
-    """Train the small CLIP and save it in ``folder``; a few CPU minutes."""
+    """Train a small CLIP and save it in ``folder``; a few CPU minutes.
+
+    Args:
+        name: which of :data:`VISION`.
+        text_from: an encoder whose text tower the new one begins at.
+    """
     torch.manual_seed(seed)
-    encoder = new_encoder()
+    encoder = new_encoder(name)
+    if text_from is not None:
+        words = {k: v for k, v in text_from.clip.state_dict().items() if k[:7] != "visual."}
+        encoder.clip.load_state_dict(words, strict=False)
     heads = Heads(encoder.width)
     drawn = draw_pictures(pictures, seed)
     rng = random.Random(seed)
@@ -219,7 +242,8 @@ def pretrain(
             schedule.step()
             if step % 50 == 0:
                 LOG.info(
-                    "scenes-clip %s %d/%d loss %.3f pointing %.3f, %.0f s",
+                    "%s %s %d/%d loss %.3f pointing %.3f, %.0f s",
+                    name,
                     stage,
                     step,
                     steps,
