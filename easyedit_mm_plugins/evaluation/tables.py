@@ -22,7 +22,7 @@ _SHORT = {  # for narrow terminals
     "specificity_out": "spec. out",
 }
 
-_PROTOCOL_TEXT = {
+PROTOCOL_TEXT = {
     "generated": "greedy answers, exact match after normalisation",
     "teacher-forced": "token accuracy at the answer's positions, top-1",
     "released": "token accuracy; image locality over the top-10 ids rank by rank; "
@@ -102,7 +102,7 @@ def footer(
     brackets = "; in brackets the 95 % bootstrap interval" if intervals else ""
     notes = [f"Percent, mean over cases{brackets}."]
     for name in dict.fromkeys(row["protocol"] for row in rows):
-        notes.append(f"Protocol {name}: {_PROTOCOL_TEXT.get(name, 'unknown here')}.")
+        notes.append(f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.")
     if env:
         commit = env.get("git_commit")
         notes.append(f"Hardware: {hardware_line(dict(env))}.")
