@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from easyedit_mm_plugins.methods.mscke import (
 )
 from easyedit_mm_plugins.methods.mscke.classifier import edit_text
 from easyedit_mm_plugins.methods.mscke.encoder import ClipEncoder, load_encoder
+from easyedit_mm_plugins.methods.mscke.seen import SeenPictures
 
 from .conftest import picture
 from .mscke_tiny import tiny_encoder, tiny_scope
@@ -237,3 +239,45 @@ def test_a_real_open_clip_architecture_by_name():
 def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.png"):
         tiny_scope().encode(TEXTS[:1], [tmp_path / "nowhere.png"])
+
+
+def test_a_picture_on_disk_is_encoded_once_until_it_or_the_weights_change(tmp_path, monkeypatch):
+    scope, asked = tiny_scope(), []
+    encode = scope.encoder.regions
+    monkeypatch.setattr(scope.encoder, "regions", lambda x: asked.append(len(x)) or encode(x))
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for i, path in enumerate(paths):
+        picture(i).save(path)
+    with torch.no_grad():
+        first = scope.encode(TEXTS[:3], [paths[0], None, paths[1]])
+        again = scope.encode(TEXTS[:3], [str(paths[0]), None, paths[1]])
+        assert asked == [2] and torch.allclose(first, again, atol=1e-6)
+        scope.encode(TEXTS[:2], [paths[1], picture(5)])
+        assert asked == [2, 1]  # a picture that is no file is always encoded
+        picture(7).save(paths[0])
+        changed = scope.encode(TEXTS[:1], [paths[0]])
+        expected = scope.encode(TEXTS[:1], [picture(7)])
+        assert asked == [2, 1, 1, 1] and torch.allclose(changed, expected, atol=1e-6)
+        scope.load_state_dict({k: v + 0.1 for k, v in scope.state_dict().items()})
+        assert not torch.allclose(scope.encode(TEXTS[:1], [paths[1]]), again[2:], atol=1e-3)
+    kept = len(asked)
+    scope.encode(TEXTS[:1], [paths[1]]).sum().backward()  # with gradients nothing is kept
+    assert len(asked) == kept + 1 and scope.encoder.clip.visual.proj.grad is not None
+
+
+def test_pictures_that_no_longer_fit_are_forgotten(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(paths):
+        picture(i).save(path)
+    seen, asked = SeenPictures(room=2 * 3 * 4), []  # two rows of three floats
+
+    def encode(images):
+        asked.extend(int(Path(i).stem) for i in images)
+        return torch.tensor([[float(Path(i).stem)] * 3 for i in images])
+
+    for group in ([0, 1], [0], [2], [1], [3, 0]):
+        rows = seen.through([paths[i] for i in group], encode)
+        assert rows[:, 0].tolist() == group and len(seen) <= 2
+    assert asked == [0, 1, 2, 1, 3, 0]
+    with pytest.raises(DataError, match=r"nowhere\.png"):
+        seen.through([tmp_path / "nowhere.png"], encode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from .config import ScopeConfig, build
 from .encoder import encoder_from_description, load_encoder
 from .encoding import Encoder
 from .fusion import FUSIONS
+from .seen import SeenPictures
 from .similarity import SIMILARITIES
 
 
@@ -31,6 +33,10 @@ class ScopeClassifier(nn.Module):
     A row's feature depends on its own text and image alone: not on the batch it is computed in,
     not on the edits in memory. Only the release's fusions (``released.py``) do otherwise, where
     features are compared.
+
+    Attributes:
+        seen: regions of pictures that came up before, as long as the weights stay what they are;
+            call ``seen.clear()`` after changing them by other means than training or loading.
 
     Args:
         encoder: E and A of eq. 4-5.
@@ -47,6 +53,8 @@ class ScopeClassifier(nn.Module):
         self.compare: nn.Module = SIMILARITIES.get(config.similarity)()
         # Stands in for the regions of an absent image (section 3.3: "image input to null").
         self.null = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        self.seen = SeenPictures()
+        self.register_load_state_dict_post_hook(_forget_pictures)
 
     @property
     def mixes(self) -> bool:
@@ -66,6 +74,7 @@ class ScopeClassifier(nn.Module):
     def regions(self, images: Sequence[ImageLike]) -> tuple[Tensor, Tensor]:
         """Regions ``[B, R, D]`` and their mask ``[B, R]``; each distinct image is encoded once.
 
+        Without gradients, pictures given by path are known again in later calls (:attr:`seen`).
         ``None`` gives the null token as the only region; under a released fusion, the vector of an
         all-zero picture.
 
@@ -74,22 +83,41 @@ class ScopeClassifier(nn.Module):
         """
         distinct, index = _distinct(images)
         device, pooled = self.null.device, getattr(self.fusion, "pooled", False)
-        pixels = [self.encoder.pixels(image) for image in distinct]
-        if pooled and -1 in index:
-            pixels.append(torch.zeros(3, self.encoder.size, self.encoder.size))  # as released
-        if pixels:
-            encode = self.encoder.pooled if pooled else self.encoder.regions
-            seen = encode(torch.stack(pixels).to(device))
-        else:
+        if not distinct:
             seen = self.null.new_zeros(0, 1, self.encoder.width)
+        elif self.training or torch.is_grad_enabled():
+            seen = self._encode(distinct)
+        else:
+            seen = self.seen.through(distinct, self._encode)
+        if pooled and -1 in index:
+            size = self.encoder.size
+            black = torch.zeros(1, 3, size, size, device=device)  # as released
+            seen = torch.cat([seen, self.encoder.pooled(black)])
         mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=device)
-        if not pooled:
+        if not pooled and -1 in index:
             null = torch.zeros_like(self.null).expand(1, seen.shape[1], -1).clone()
             null[0, 0] = self.null
             seen = torch.cat([seen, null.to(seen.dtype)])
             mask = torch.cat([mask, torch.arange(seen.shape[1], device=device)[None] == 0])
+        if index == list(range(len(seen))):
+            return seen, mask
         at = torch.tensor(index, device=device) % len(seen)  # -1 is the absent image, the last
         return seen[at], mask[at]
+
+    def _encode(self, images: Sequence[ImageLike]) -> Tensor:
+        pixels = torch.stack([self.encoder.pixels(image) for image in images])
+        encode = self.encoder.pooled if getattr(self.fusion, "pooled", False) else None
+        return (encode or self.encoder.regions)(pixels.to(self.null.device))
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's; training forgets what was kept of pictures."""
+        if mode:
+            self.seen.clear()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self.seen.clear()  # another device or dtype
+        return super()._apply(*args, **kwargs)
 
     def prompt(self, question: Question) -> str:
         """What E_t reads of a question: its text (eq. 5); the release adds its template."""
@@ -105,7 +133,8 @@ class ScopeClassifier(nn.Module):
         if not texts:
             return self.null.new_zeros(0, self.stored)
         pooled, tokens, token_mask = self.encoder.text(self.encoder.tokens(texts))
-        regions, region_mask = self.regions(images)
+        blind = getattr(self.fusion, "blind", False)
+        regions, region_mask = self.regions([None] * len(texts) if blind else images)
         return self.fusion(pooled, tokens, token_mask, regions, region_mask)
 
     def encode_edits(self, edits: Sequence[Question]) -> Tensor:
@@ -158,6 +187,10 @@ class ScopeClassifier(nn.Module):
             ) from error
         load_tensors(model, folder / "model.safetensors")
         return model.eval()
+
+
+def _forget_pictures(module: ScopeClassifier, _: Any) -> None:
+    module.seen.clear()
 
 
 def _distinct(images: Sequence[ImageLike]) -> tuple[list[ImageLike], list[int]]:

@@ -109,6 +109,8 @@ class TextOnly(nn.Module):
         width, dim, heads: as in :class:`DotAttention`; ``heads`` is not used.
     """
 
+    blind = True  # images need not be encoded
+
     def __init__(self, width: int, dim: int, heads: int = 1) -> None:
         super().__init__()
         self.head = _head(width, dim)
