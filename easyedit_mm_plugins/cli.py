@@ -12,6 +12,7 @@ import typer
 from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipped, show_run
 from .cli_data import app as data_app
 from .cli_experiments import reproduce
+from .cli_import import import_release
 from .errors import ConfigError, EasyEditMMError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.command()(reproduce)
+app.command("import-release")(import_release)
 _STATE = {"debug": False}
 
 Backbone = Annotated[

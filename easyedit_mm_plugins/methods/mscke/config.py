@@ -94,11 +94,14 @@ class ScopeConfig:
 
     Attributes:
         encoder: E_i and E_t of eq. 4-5: an ``open_clip`` name (released: ViT-L-14; paper table 2:
-            ViT-B-32 and ViT-L-14), or a folder with a small one, or ``scenes-clip``.
+            ViT-B-32 and ViT-L-14), or a folder with a small one, or ``scenes-clip``; or a Hugging
+            Face ``CLIPModel``, by its folder or as ``hf:NAME``, which is what the release has.
         pretrained: ``open_clip``'s weights tag, such as ``openai``; ``null`` for random weights and
             for folders, which hold theirs.
         fusion: eq. 6-7. ``dot-attention``: the text attends to the image's regions (paper);
-            ``cross-attention``, ``concat``, ``text`` for the ablations of table 2 and figure 4.
+            ``cross-attention``, ``concat``, ``text`` for the ablations of table 2 and figure 4;
+            ``released``, ``released-concat``, ``released-cross`` as in the release, on CLIP's
+            pooled vectors.
         similarity: eq. 8. ``exp-squared-distance`` is exp(-|z_e - z_t|^2) (released), ``cosine`` a
             learned scale and bias on the cosine, then a sigmoid.
         dim: width of the fused feature z.
@@ -258,7 +261,8 @@ class MSCKETrainingHyperParams(_Common):
     cls_loss: float = 1.0  # BCE on edit, rephrase (1) and text locality (0); released: 1.0
     igen_loss: float = 1.0  # BCE on in-scope questions (1), eq. 9; released: 1
     iloc_loss: float = 1.0  # BCE on out-of-scope questions (0), eq. 10; released: 1
-    batch_negatives: float = 0.0  # BCE on other records' edits (0); ours, the release has none
+    # BCE on other records' edits (0); ours, the release has none. 0 with scope.fusion: text.
+    batch_negatives: float = 0.0
     cedit: float = 0.1  # nll on the edit and its rephrase; released: 0.1
     iedit: float = 0.1  # nll on in-scope questions; released: as cedit
     scope_questions: int = 1  # in-scope (and as many out-of-scope) questions drawn per record
@@ -310,3 +314,9 @@ def _at_least(value: Any, name: str, low: float, *, whole: bool = False) -> None
         raise ConfigError(f"{name} is {value!r}, not a {'whole ' if whole else ''}number")
     if not value >= low:
         raise ConfigError(f"{name} is {value}, must be at least {low}")
+        if self.batch_negatives and self.scope.fusion == "text":
+            raise ConfigError(
+                f"batch_negatives is {self.batch_negatives} with scope.fusion: text, which cannot "
+                "tell a question from the same question about another picture",
+                remedy="set batch_negatives: 0",
+            )

@@ -95,16 +95,21 @@ class HFClipEncoder(Encoder):
         )
 
     @classmethod
-    def load(cls, name: str, resize: str = "crop") -> HFClipEncoder:
+    def load(cls, name: str, resize: str = "crop", *, weights: bool = True) -> HFClipEncoder:
         """From a folder with a ``CLIPModel``, its tokenizer and image processor, or a hub name.
+
+        Without ``weights`` only the configuration is read; the weights are random.
 
         Raises:
             BackboneError: a file is missing or cannot be read, or the hub is out of reach.
         """
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+        from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
         try:
-            clip = CLIPModel.from_pretrained(name).float()
+            if weights:
+                clip = CLIPModel.from_pretrained(name).float()
+            else:
+                clip = CLIPModel(CLIPConfig.from_pretrained(name)).float()
             tokens = AutoTokenizer.from_pretrained(name, use_fast=True)
             processor = CLIPImageProcessor.from_pretrained(name).to_dict()
             text = tokens.backend_tokenizer.to_str()
