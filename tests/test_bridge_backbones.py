@@ -91,3 +91,17 @@ def test_empty_answers_and_other_models_are_refused(easyedit_backbone):
         easyedit_backbone.answer_ids("  ")
     with pytest.raises(BackboneError, match="Linear"):
         wrap(torch.nn.Linear(2, 2))
+
+
+def test_a_decoder_spread_over_devices_answers_as_before(easyedit_backbone, scenes):
+    """The same device under several names: accelerate's hooks are there, the numbers stay."""
+    from easyedit_mm_plugins.bridge.models import _spread
+
+    backbone = easyedit_backbone
+    question = Question("what color is the circle?", scenes[0], "red")
+    before = backbone.answer_logits([question])[0]
+    decoder = backbone.language_model
+    spread = {name: "cpu" for name, child in decoder.named_modules() if not list(child.children())}
+    spread |= {name: "cpu" for name, _ in decoder.named_parameters(recurse=False)}
+    _spread(backbone.model, torch.device("cpu"), None, spread)
+    assert torch.equal(backbone.answer_logits([question])[0], before)

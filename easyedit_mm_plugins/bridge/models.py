@@ -88,15 +88,20 @@ def build_backbone(host: Host, hparams: Any) -> Backbone:
     check_model_name(model_name)
     device = resolve_device(getattr(hparams, "device", None))
     dtype = _dtype(getattr(hparams, "dtype", None))
+    spread = getattr(hparams, "device_map", None)
     if not isinstance(model_name, str):
         return remember(_given(model_name, device))
     if model_name in OWN_CLASSES:
         model = _own_model(host, hparams)
-        _place(model, device, dtype)
+        if spread is None:
+            _place(model, device, dtype)
+        else:
+            _spread(model, device, dtype, spread)
         return remember(wrap(model, model_name))
     source = getattr(hparams, "name", None)
     source = None if source in (None, model_name) else source
-    return remember(load_backbone(model_name, source, device=device, dtype=dtype))
+    placed = {} if spread is None else {"device_map": spread}
+    return remember(load_backbone(model_name, source, device=device, dtype=dtype, **placed))
 
 
 def backbone_of(model: Any) -> Backbone:
@@ -169,6 +174,17 @@ def _place(model: nn.Module, device: torch.device, dtype: torch.dtype | None) ->
     elif dtype is not None:
         (model.opt_model if hasattr(model, "opt_model") else model.llama_model).to(dtype)
     model.to(device)
+
+
+def _spread(model: nn.Module, device: torch.device, dtype: torch.dtype | None, spread: Any) -> None:
+    """The vision side on ``device``, the decoder's layers where accelerate's map puts them."""
+    from accelerate import dispatch_model, infer_auto_device_map
+
+    _place(model, device, dtype)
+    decoder = model.opt_model if hasattr(model, "opt_model") else model.llama_model
+    if isinstance(spread, str):
+        spread = infer_auto_device_map(decoder, no_split_module_classes=decoder._no_split_modules)
+    dispatch_model(decoder.to("cpu"), spread)
 
 
 def _own_model(host: Host, hparams: Any) -> nn.Module:

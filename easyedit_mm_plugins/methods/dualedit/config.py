@@ -144,6 +144,7 @@ class _Common(HParams):
     name: str | None = None  # EasyEdit: folder or hub name of the base model's weights
     device: int | str = "cpu"  # a CUDA index, "cuda:0" or "cpu"
     dtype: str | None = None  # "float32", "bfloat16", "float16"; null: as the weights are
+    device_map: str | dict[str, Any] | None = None  # "auto" spreads the model over devices
     model_class: str | None = None  # EasyEdit: class of the base model
     tokenizer_class: str | None = None  # EasyEdit
     tokenizer_name: str | None = None  # EasyEdit
