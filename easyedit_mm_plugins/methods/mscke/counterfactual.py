@@ -29,6 +29,7 @@ from .pairs import PairReader
 LOG = logging.getLogger(__name__)
 COUNTERFACTUALS = Registry("counterfactual model")
 COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.released_lm:ReleasedLM")
+COUNTERFACTUALS.register("lora", "easyedit_mm_plugins.methods.mscke.lora:LoRA")
 
 
 class Counterfactual(ABC):
