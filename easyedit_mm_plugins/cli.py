@@ -257,6 +257,7 @@ def list_names(
 ) -> None:
     """Print the names that the other commands take."""
     from .evaluation.protocol import PROTOCOLS
+    from .jobs import SCENES_SUITES
     from .registry import did_you_mean
 
     def names(module: str, registry: str, home: str = "registry") -> list[str]:
@@ -268,7 +269,7 @@ def list_names(
     known = {
         "methods": lambda: names("methods", "METHODS"),
         "backbones": lambda: names("backbones.zoo", "BACKBONES"),
-        "datasets": lambda: ["scenes", *(f"{n}:PATH" for n in names("data", "DATASETS"))],
+        "datasets": lambda: [*SCENES_SUITES, *(f"{n}:PATH" for n in names("data", "DATASETS"))],
         "experiments": lambda: names("reproduce", "EXPERIMENTS", "reproduce"),
         "protocols": lambda: list(PROTOCOLS),
     }

@@ -36,16 +36,17 @@ def show_error(error: EasyEditMMError) -> None:
 
 @contextmanager
 def progress_bars(
-    console: Console | None = None,
+    console: Console | None = None, every: float = _QUIET_SECONDS
 ) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """Gives a function that makes one bar per label; a bar is called with (done, total).
 
     In a terminal these are live bars with the time left. Elsewhere, such as in a log file, each
-    label prints a line when it starts being slow (every 15 seconds) and one when it is done.
+    label prints a line when it starts being slow (``every`` so many seconds) and one when it is
+    done.
     """
     console = console or CONSOLE
     if not console.is_terminal:
-        yield lambda label: _Lines(console, label)
+        yield lambda label: _Lines(console, label, every)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -65,8 +66,8 @@ def progress_bars(
 class _Lines:
     """Progress as few lines of text."""
 
-    def __init__(self, console: Console, label: str) -> None:
-        self.console, self.label = console, label
+    def __init__(self, console: Console, label: str, every: float = _QUIET_SECONDS) -> None:
+        self.console, self.label, self.every = console, label, every
         self.start = self.last = time.monotonic()
         self.first: int | None = None
 
@@ -74,7 +75,7 @@ class _Lines:
         now = time.monotonic()
         if self.first is None:
             self.first = done
-        if done < total and now - self.last < _QUIET_SECONDS:
+        if done < total and now - self.last < self.every:
             return
         self.last = now
         line = f"{self.label}: {done}/{total}"

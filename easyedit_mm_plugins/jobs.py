@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .methods import Editor
 
 SCENES = "scenes"
+# Names of the embedded data, and the metrics that each is for; the records are the same.
+SCENES_SUITES = {SCENES: "fgvedit", "scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa"}
+_EVQA_SETS = ("e-vqa", "evqa", "e-ic", "eic")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Records:
     Attributes:
         name: how results call them.
         skipped: what was left out, one line each.
+        suite: the metrics that they are for.
     """
 
     name: str
     records: list[EditRecord]
     skipped: list[str]
     path: Path
+    suite: str = "fgvedit"
 
     def settings(self) -> dict[str, Any]:
         """What identifies them in a run's configuration, whatever folder they lie in."""
@@ -48,36 +53,40 @@ def load_records(
     limit: int | None = None,
     skip_bad: bool = False,
     extra: bool = False,
+    suite: str | None = None,
 ) -> Records:
     """Records to evaluate or train on, checked before anything long starts.
 
     Args:
-        data: ``"scenes"`` (drawn below ``data/`` when absent), the path of a JSON file in the
-            FGVEdit schema, or ``NAME:PATH`` for a registered data set class.
+        data: ``"scenes"`` (drawn below ``data/`` when absent; also ``"scenes-fgvedit"``, and
+            ``"scenes-evqa"`` for E-VQA's metrics), the path of a JSON file in the FGVEdit schema,
+            or ``NAME:PATH`` for a registered data set class.
         split: of scenes, "train" or "test".
         images, limit, skip_bad, extra: see :class:`FGVEditDataset`.
+        suite: the metrics, if not those that the data set is for.
 
     Raises:
         DataError: naming file, record and field of what is wrong.
         UnknownNameError: no such data set; offers the nearest.
     """
     name, _, tail = data.partition(":")
-    if data == SCENES:
+    if data in SCENES_SUITES:
         from .scenes.records import ensure_scenes
 
         files = ensure_scenes()
         path = files.test if split == "test" else files.train
         dataset = FGVEditDataset(path, limit, image_root=files.images, check="exists", extra=extra)
-        return Records(SCENES, dataset.records, [], path)
+        return Records(data, dataset.records, [], path, suite or SCENES_SUITES[data])
     if tail and name in DATASETS:
         dataset = DATASETS.get(name)(tail, limit, image_root=images, skip_bad=skip_bad)
-        return Records(Path(tail).stem, list(dataset), list(dataset.skipped), Path(tail))
+        suite = suite or ("evqa" if DATASETS.key(name) in _EVQA_SETS else "fgvedit")
+        return Records(Path(tail).stem, list(dataset), list(dataset.skipped), Path(tail), suite)
     path = Path(data)
     if not path.exists() and path.suffix != ".json":
-        known = [SCENES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
+        known = [*SCENES_SUITES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
         raise UnknownNameError(f"unknown data set {data!r}; {did_you_mean(data, known)}")
     dataset = FGVEditDataset(path, limit, image_root=images, skip_bad=skip_bad, extra=extra)
-    return Records(path.stem, dataset.records, dataset.skipped, path)
+    return Records(path.stem, dataset.records, dataset.skipped, path, suite or "fgvedit")
 
 
 def check_names(methods: Sequence[str], backbones: Sequence[str]) -> None:

@@ -48,6 +48,8 @@ def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
 BACKBONES.register("scenes-blip2", _scenes("scenes-blip2"))
 BACKBONES.register("scenes-minigpt4", _scenes("scenes-minigpt4"))
 BACKBONES.register("scenes-llava", _scenes("scenes-llava"))
+BACKBONES.register("blip2", "easyedit_mm_plugins.bridge.zoo:blip2")  # EasyEdit's own two
+BACKBONES.register("minigpt4", "easyedit_mm_plugins.bridge.zoo:minigpt4")
 BACKBONES.register("blip2-hf", blip2_hf)
 BACKBONES.register("llava", llava)
 
@@ -89,8 +91,10 @@ def load_backbone(
 
     Args:
         name: ``"scenes-blip2"``, ``"scenes-minigpt4"``, ``"scenes-llava"``, ``"blip2-hf"``,
-            ``"llava"``, a name that somebody registered, or the path of a model folder.
-        source: folder or hub id to load instead of the name's usual one.
+            ``"llava"``, EasyEdit's own ``"blip2"`` and ``"minigpt4"``, a name that somebody
+            registered, or the path of a model folder.
+        source: folder or hub id to load instead of the name's usual one; for EasyEdit's own models
+            an EasyEdit hparams file.
         device, dtype: where and how; float32 on a CPU by default.
 
     Raises:

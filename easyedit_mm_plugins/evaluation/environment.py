@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def environment(device: str = "cpu", dtype: str = "float32", seed: int = 0) -> d
     }
 
 
+@lru_cache(maxsize=1)
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, "-dirty" if its code was changed."""
     package = Path(__file__).resolve().parent.parent

@@ -1,0 +1,97 @@
+"""An editor from a method's name: its hparams file for the backbone, or what is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..registry import METHODS
+from .plan import MethodSpec
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+    from ..methods import Editor
+
+HPARAMS = Path(__file__).resolve().parent.parent / "hparams"
+
+# The class that a method's hparams file is read with. Others' methods have an attribute
+# ``hparams_class`` instead: the class, or "module:class".
+_CLASSES = {
+    "mscke": "easyedit_mm_plugins.methods.mscke:MSCKEHyperParams",
+    "dualedit": "easyedit_mm_plugins.methods.dualedit:DualEditHyperParams",
+}
+
+
+def hparams_class(method: str) -> type[Any] | None:
+    """The dataclass of a method's settings; ``None`` if it has none.
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    declared = _CLASSES.get(METHODS.key(method))
+    if declared is None:
+        declared = getattr(METHODS.get(method), "hparams_class", None)
+    if isinstance(declared, str):
+        module, _, attribute = declared.partition(":")
+        return getattr(import_module(module), attribute)
+    return declared
+
+
+def hparams_folder(method: str) -> Path:
+    """Where the method's hparams files lie, one for a backbone; it may not exist."""
+    return HPARAMS / METHODS.key(method).upper()
+
+
+def shipped_hparams(method: str, backbone: str) -> dict[str, Any] | None:
+    """The content of the method's hparams file for a backbone, or ``None``.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    from ..methods.mscke.config import read_yaml
+
+    path = hparams_folder(method) / f"{backbone}.yaml"
+    return read_yaml(path)[1] if path.is_file() else None
+
+
+def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
+    """The editor that ``spec`` asks for.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: settings that the method does not know, or that cannot be used.
+        CheckpointError: a trained editor is missing, damaged, or for another backbone.
+    """
+    from ..methods import load_editor
+
+    settings_class = hparams_class(spec.name)
+    values = spec.hparams
+    if values is None:
+        values = shipped_hparams(spec.name, backbone.name)
+    if settings_class is None or values is None:
+        further = set(values or ()) - {"archive"}
+        if spec.hparams is not None and further:
+            raise ConfigError(
+                f"{spec.name} has no setting {', '.join(sorted(further))} on {backbone.name}",
+                remedy="it has no hparams file; archive= is all it takes",
+            )
+        archive = spec.folder or (spec.hparams or {}).get("archive")
+        return load_editor(spec.name, backbone, archive)
+    from ..bridge.methods import build_editor
+
+    return build_editor(
+        METHODS.get(spec.name), _hparams(settings_class, values, spec, backbone), backbone
+    )
+
+
+def _hparams(
+    settings_class: type[Any], values: Mapping[str, Any], spec: MethodSpec, backbone: Backbone
+) -> Any:
+    from ..methods.mscke.config import build
+
+    changed = {"device": str(backbone.device)} if "device" in values else {}
+    changed |= {"archive": spec.folder} if spec.folder else {}
+    return build(settings_class, {**values, **changed}, f"{spec.name} for {backbone.name}")
