@@ -14,7 +14,7 @@ import torch
 
 from ..backbones.base import Backbone
 from ..errors import BackboneError, ConfigError
-from ..methods.mscke.config import read_yaml
+from ..methods.hparams import read_yaml
 from . import host
 from .models import build_backbone
 

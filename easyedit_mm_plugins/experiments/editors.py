@@ -51,7 +51,7 @@ def shipped_hparams(method: str, backbone: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    from ..methods.mscke.config import read_yaml
+    from ..methods.hparams import read_yaml
 
     path = hparams_folder(method) / f"{backbone}.yaml"
     return read_yaml(path)[1] if path.is_file() else None
@@ -90,7 +90,7 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
 def _hparams(
     settings_class: type[Any], values: Mapping[str, Any], spec: MethodSpec, backbone: Backbone
 ) -> Any:
-    from ..methods.mscke.config import build
+    from ..methods.hparams import build
 
     changed = {"device": str(backbone.device)} if "device" in values else {}
     changed |= {"archive": spec.folder} if spec.folder else {}
