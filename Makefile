@@ -28,10 +28,12 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
 
-# Both backbones at once, one thread each; about an hour. Stopped training goes on where it was.
+# Two at once, one thread each, then the third, which begins at BLIP-2's vision side; about 90
+# minutes. Stopped training goes on where it was.
 backbones: .venv/.installed
 	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-blip2 --out runs/backbones/scenes-blip2 & \
 	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-llava --out runs/backbones/scenes-llava; wait
+	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-minigpt4 --vision-from runs/backbones/scenes-blip2 --steps 3000 --out runs/backbones/scenes-minigpt4
 	@echo "Trained into runs/backbones; copy a folder (without checkpoint/) over easyedit_mm_plugins/assets to ship it."
 
 editors: .venv/.installed

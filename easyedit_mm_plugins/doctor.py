@@ -156,10 +156,13 @@ def _host_versions(report: Report, generation: str, transformers: str | None) ->
 
 
 def _embedded(report: Report) -> None:
+    from . import methods
     from .backbones.zoo import ASSETS
+    from .registry import BACKBONES, METHODS
 
-    for name in ("scenes-blip2", "scenes-llava"):
-        editors = [m for m in ("mscke", "serac") if _editor_folder(ASSETS, m, name)]
+    assert methods  # importing it registers them
+    for name in (n for n in BACKBONES.names() if n.startswith("scenes-")):
+        editors = [m for m in METHODS.names() if _editor_folder(ASSETS, m, name)]
         if not (ASSETS / name / "config.json").is_file():
             remedy = "reinstall the package, or retrain it (make backbones)"
             report.add("broken", name, f"its files are not in {ASSETS}", remedy)

@@ -9,8 +9,14 @@ from easyedit_mm_plugins.errors import TrainingError, UnknownNameError
 from easyedit_mm_plugins.files import read_json
 from easyedit_mm_plugins.scenes import exam, language
 from easyedit_mm_plugins.scenes.packing import TEMPLATE, Block, pack
-from easyedit_mm_plugins.scenes.small_models import NAMES, build_model, prompt_ids, split_modules
-from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, build_tokenizer
+from easyedit_mm_plugins.scenes.small_models import (
+    NAMES,
+    build_model,
+    frame,
+    prompt_ids,
+    split_modules,
+)
+from easyedit_mm_plugins.scenes.tokenizer import EOS, build_tokenizer
 from easyedit_mm_plugins.scenes.train_backbone import Recipe, Run, draw_images, export
 
 TINY = Recipe(tower_steps=2, steps=3, tower_images=2, images=2, questions=2)
@@ -20,7 +26,7 @@ TINY = Recipe(tower_steps=2, steps=3, tower_images=2, images=2, questions=2)
 def test_packed_rows_equal_the_stock_forward(name):
     """Each question of a packed row gets the logits that it would get alone."""
     torch.manual_seed(0)
-    model, tokenizer = build_model(name).eval(), build_tokenizer()
+    model, tokenizer = build_model(name).eval(), build_tokenizer(name)
     _, images, _, _ = draw_images(random.Random(0), 1)
     blocks = [
         Block(TEMPLATE.format("where is the circle?"), "top left"),
@@ -36,25 +42,25 @@ def test_packed_rows_equal_the_stock_forward(name):
             if block.image:
                 logits = model(input_ids=ids, pixel_values=images).logits
             else:
-                inner = model.language_model if name == "scenes-blip2" else model
+                inner = model if name == "scenes-llava" else model.language_model
                 logits = inner(input_ids=ids).logits
         alone.append(logits[0, -len(answer) - 1 :])
 
     from easyedit_mm_plugins.scenes.small_models import see
 
     features = see(model, images)["features"]
-    packed = pack([blocks], tokenizer, features.shape[1] + 1)
     decoder, head = split_modules(model)
     embed = model.get_input_embeddings()
-    bos = embed(torch.tensor([[BOS]]))
-    prefix = [features, bos] if name == "scenes-blip2" else [bos, features]
+    before, after = (embed(torch.tensor([ids], dtype=torch.long)) for ids in frame(model))
+    prefix = torch.cat([before, features, after], 1)
+    packed = pack([blocks], tokenizer, prefix.shape[1])
     with torch.no_grad():
         hidden = decoder(
-            inputs_embeds=torch.cat([*prefix, embed(packed.ids)], 1),
+            inputs_embeds=torch.cat([prefix, embed(packed.ids)], 1),
             attention_mask=packed.mask,
             position_ids=packed.positions,
             use_cache=False,
-        ).last_hidden_state[:, features.shape[1] + 1 :]
+        ).last_hidden_state[:, prefix.shape[1] :]
         together = head(hidden[packed.targets >= 0])
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
     targets = packed.targets[packed.targets >= 0].tolist()
@@ -91,7 +97,7 @@ def test_a_killed_run_continues_at_the_same_place(name, tmp_path):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UnknownNameError, match="scenes-llava, scenes-blip2"):
+    with pytest.raises(UnknownNameError, match="scenes-llava, scenes-blip2, scenes-minigpt4"):
         build_model("scenes-qwen")
 
 

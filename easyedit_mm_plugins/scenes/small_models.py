@@ -1,18 +1,26 @@
-"""The two embedded backbones' architectures: real Hugging Face classes, small configs."""
+"""The embedded backbones' architectures: real Hugging Face classes, small configs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from easyedit_mm_plugins.errors import UnknownNameError
-from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, IMAGE, PAD, SPECIALS, vocabulary
+from easyedit_mm_plugins.scenes.tokenizer import (
+    BOS,
+    EOS,
+    IMAGE,
+    PAD,
+    SPECIALS,
+    WRAP,
+    vocabulary,
+)
 from easyedit_mm_plugins.scenes.world import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BaseImageProcessor, PreTrainedModel
+    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
-NAMES = ("scenes-llava", "scenes-blip2")
+NAMES = ("scenes-llava", "scenes-blip2", "scenes-minigpt4")
 PATCH = 8
 GRID = IMAGE_SIZE // PATCH
 WIDTH = 128
@@ -38,7 +46,7 @@ _TEXT = {
 
 
 def build_model(name: str) -> PreTrainedModel:
-    """An untrained ``scenes-llava`` or ``scenes-blip2`` in float32.
+    """An untrained embedded backbone in float32.
 
     Raises:
         UnknownNameError: another name.
@@ -46,30 +54,45 @@ def build_model(name: str) -> PreTrainedModel:
     if name == "scenes-llava":
         return _llava()
     if name == "scenes-blip2":
-        return _blip2()
+        return _qformer(_opt())
+    if name == "scenes-minigpt4":
+        return _qformer(_llama(len(vocabulary()) + len(WRAP)))
     raise UnknownNameError(
         f"no embedded backbone is called {name!r}; there are: {', '.join(NAMES)}"
     )
 
 
-def _llava() -> PreTrainedModel:
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+def _llama(words: int) -> PretrainedConfig:
+    from transformers import LlamaConfig
 
-    text = LlamaConfig(
-        vocab_size=len(vocabulary()),
+    return LlamaConfig(
+        vocab_size=words,
         intermediate_size=352,
         initializer_range=_LM_INIT,
         tie_word_embeddings=False,
         **_TEXT,
     )
+
+
+def _opt() -> PretrainedConfig:
+    from transformers import OPTConfig
+
+    return OPTConfig(
+        vocab_size=len(vocabulary()),
+        ffn_dim=4 * WIDTH,
+        word_embed_proj_dim=WIDTH,
+        init_std=_LM_INIT,
+        dropout=0.0,
+        **_TEXT,
+    )
+
+
+def _llava() -> PreTrainedModel:
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
     config = LlavaConfig(
         CLIPVisionConfig(**_VISION, projection_dim=WIDTH),
-        text,
+        _llama(len(vocabulary())),
         image_token_id=IMAGE,
         image_seq_length=GRID * GRID,
         vision_feature_select_strategy="default",
@@ -79,24 +102,16 @@ def _llava() -> PreTrainedModel:
     return LlavaForConditionalGeneration(config)
 
 
-def _blip2() -> PreTrainedModel:
+def _qformer(text: PretrainedConfig) -> PreTrainedModel:
+    """ViT and Q-Former before ``text``: OPT makes it BLIP-2, Llama MiniGPT-4."""
     import torch
     from transformers import (
         Blip2Config,
         Blip2ForConditionalGeneration,
         Blip2QFormerConfig,
         Blip2VisionConfig,
-        OPTConfig,
     )
 
-    text = OPTConfig(
-        vocab_size=len(vocabulary()),
-        ffn_dim=4 * WIDTH,
-        word_embed_proj_dim=WIDTH,
-        init_std=_LM_INIT,
-        dropout=0.0,
-        **_TEXT,
-    )
     qformer = Blip2QFormerConfig(
         vocab_size=len(SPECIALS),  # its word embeddings are never built
         hidden_size=WIDTH,
@@ -129,7 +144,7 @@ def build_image_processor(name: str) -> BaseImageProcessor:
 
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     half = [0.5, 0.5, 0.5]
-    if name == "scenes-blip2":
+    if name != "scenes-llava":
         return BlipImageProcessor(size=size, image_mean=half, image_std=half)
     return CLIPImageProcessor(size=size, do_center_crop=False, image_mean=half, image_std=half)
 
@@ -138,7 +153,7 @@ def see(model: PreTrainedModel, pixels: torch.Tensor) -> dict[str, torch.Tensor]
     """Everything the vision side computes from pixels [B, 3, 64, 64].
 
     Returns:
-        ``patches`` [B, 64, D]; ``queries`` [B, 16, D] (BLIP-2 only); ``features`` [B, V, D],
+        ``patches`` [B, 64, D]; ``queries`` [B, 16, D] (of a Q-Former); ``features`` [B, V, D],
         ready to stand among the word embeddings.
     """
     if hasattr(model, "qformer"):
@@ -162,10 +177,20 @@ def split_modules(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Mod
     return model.model.language_model, model.lm_head
 
 
+def frame(model: PreTrainedModel) -> tuple[list[int], list[int]]:
+    """Token ids before and after the image embeddings of a row, up to the template."""
+    if not hasattr(model, "qformer"):
+        return [BOS], []
+    if model.config.text_config.model_type == "opt":
+        return [], [BOS]
+    first = len(vocabulary())
+    return [BOS, first, first + 1], [first + 2]
+
+
 def prompt_ids(model: PreTrainedModel, words: list[int], image: bool) -> list[int]:
     """Token ids of a row for the stock forward, image tokens included."""
     if not image:
         return [BOS, *words]
-    if hasattr(model, "qformer"):
-        return [IMAGE] * QUERIES + [BOS, *words]
-    return [BOS, *[IMAGE] * (GRID * GRID), *words]
+    before, after = frame(model)
+    count = QUERIES if hasattr(model, "qformer") else GRID * GRID
+    return [*before, *[IMAGE] * count, *after, *words]

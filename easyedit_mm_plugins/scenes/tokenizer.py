@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PAD, BOS, EOS, UNK, IMAGE = range(5)
+WRAP = ("###Human:", "<Img>", "</Img>")  # MiniGPT-4's words around an image
 
 
 def _splitter():
@@ -28,8 +29,11 @@ def vocabulary() -> list[str]:
     return [*SPECIALS, *sorted(words)]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower-cases, splits at spaces and punctuation, puts ``<s>`` first; decodes with spaces."""
+def build_tokenizer(name: str = "scenes-llava") -> PreTrainedTokenizerFast:
+    """Lower-cases, splits at spaces and punctuation, puts ``<s>`` first; decodes with spaces.
+
+    The one of ``scenes-minigpt4`` has the words of :data:`WRAP` besides, one token each.
+    """
     from tokenizers import Tokenizer, models, normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -40,7 +44,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", BOS)]
     )
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<s>",
@@ -51,3 +55,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+    if name == "scenes-minigpt4":
+        tokenizer.add_tokens(list(WRAP))
+    return tokenizer

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from easyedit_mm_plugins.backbones import load_backbone
 from easyedit_mm_plugins.errors import TrainingError
 from easyedit_mm_plugins.files import atomic_path, read_json, write_json
 from easyedit_mm_plugins.scenes import exam as exams
@@ -37,6 +38,7 @@ from easyedit_mm_plugins.scenes.small_models import (
     WIDTH,
     build_image_processor,
     build_model,
+    frame,
     see,
     split_modules,
 )
@@ -64,6 +66,7 @@ class Recipe:
     weight_decay: float = 0.02
     referent_weight: float = 0.3
     tower_weight: float = 0.1
+    vision_from: str | None = None  # a trained backbone whose ViT and Q-Former are the start
 
 
 class Heads(nn.Module):
@@ -90,7 +93,7 @@ def _presence_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def vision_loss(seen: dict, heads: Heads, patches: torch.Tensor, cells: torch.Tensor):
-    """What stands at each patch [B, 64, 4]; BLIP-2 too: in each query's cell [B, 4, 4]."""
+    """What stands at each patch [B, 64, 4]; with a Q-Former also in each query's cell [B, 4, 4]."""
     loss = _presence_loss(heads.patch(seen["patches"]), patches)
     if "queries" in seen:
         per_query = cells.repeat_interleave(QUERIES // len(PLACES), dim=1)
@@ -116,6 +119,22 @@ def draw_images(rng: random.Random, n: int):
     return scenes, images, torch.from_numpy(patches), torch.from_numpy(cells)
 
 
+def adopt_vision(model: nn.Module, donor: nn.Module) -> None:
+    """Copy the donor's ViT, query tokens and Q-Former, as MiniGPT-4 took BLIP-2's.
+
+    Raises:
+        TrainingError: the donor has another architecture.
+    """
+    theirs = donor.state_dict()
+    own = model.state_dict()
+    names = [n for n in own if n.startswith(("vision_model", "query_tokens", "qformer"))]
+    if not names or any(n not in theirs or theirs[n].shape != own[n].shape for n in names):
+        raise TrainingError(
+            "the vision sides differ", remedy="take a donor with the same ViT and Q-Former"
+        )
+    model.load_state_dict({n: theirs[n] for n in names}, strict=False)
+
+
 class Run:
     """One training run with its checkpoint folder."""
 
@@ -123,10 +142,13 @@ class Run:
         self.name, self.out, self.recipe = name, out, recipe
         torch.manual_seed(recipe.seed)
         self.model, self.heads = build_model(name), Heads()
-        self.tokenizer = build_tokenizer()
+        self.tokenizer = build_tokenizer(name)
         self.decoder, self.lm_head = split_modules(self.model)
         self.embed = self.model.get_input_embeddings()
         self.position = {"stage": 0, "step": 0, "seconds": 0.0, "stage_start": 0.0}
+        if recipe.vision_from is not None:
+            adopt_vision(self.model, load_backbone(recipe.vision_from).model)
+            self.position["stage"] = 1
         self.log: list[float] = []
         self.optimizer = self._optimizer()
 
@@ -215,21 +237,24 @@ class Run:
         scenes, images, patches, cells = draw_images(rng, recipe.images)
         seen = see(self.model, images)
         features = seen["features"]
+        before, after = (
+            self.embed(torch.tensor([ids] * len(scenes), dtype=torch.long))
+            for ids in frame(self.model)
+        )
+        prefix = torch.cat([before, features, after], dim=1)
         packed = pack(
             [draw_blocks(s, rng, recipe.questions) for s in scenes],
             self.tokenizer,
-            features.shape[1] + 1,
+            prefix.shape[1],
         )
-        bos = self.embed(torch.full((len(scenes), 1), BOS))
-        prefix = [features, bos] if "queries" in seen else [bos, features]
         output = self.decoder(
-            inputs_embeds=torch.cat([*prefix, self.embed(packed.ids)], dim=1),
+            inputs_embeds=torch.cat([prefix, self.embed(packed.ids)], dim=1),
             attention_mask=packed.mask,
             position_ids=packed.positions,
             use_cache=False,
             output_hidden_states=True,
         )
-        hidden = output.last_hidden_state[:, features.shape[1] + 1 :]
+        hidden = output.last_hidden_state[:, prefix.shape[1] :]
         wanted = packed.targets >= 0
         nll = F.cross_entropy(
             self.lm_head(hidden[wanted]), packed.targets[wanted], reduction="none"
@@ -237,7 +262,7 @@ class Run:
         weights = packed.weights[wanted]
         loss = (nll * weights).sum() / weights.sum()
         self.log.append(loss.item())
-        middle = output.hidden_states[_REFERENT_LAYER][:, features.shape[1] + 1 :]
+        middle = output.hidden_states[_REFERENT_LAYER][:, prefix.shape[1] :]
         referent = self.heads.referent(middle[packed.ends[:, 0], packed.ends[:, 1]])
         loss = loss + recipe.referent_weight * _attribute_loss(referent, packed.entities)
         return loss + recipe.tower_weight * vision_loss(seen, self.heads, patches, cells)
@@ -362,10 +387,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="upper limit of training time")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--tower-steps", type=int, default=Recipe.tower_steps)
+    parser.add_argument("--vision-from", help="start from this backbone's ViT and Q-Former")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     recipe = Recipe(
-        seed=given.seed, minutes=given.minutes, steps=given.steps, tower_steps=given.tower_steps
+        seed=given.seed,
+        minutes=given.minutes,
+        steps=given.steps,
+        tower_steps=given.tower_steps,
+        vision_from=given.vision_from,
     )
     run = Run(given.name, given.out, recipe)
     if run.resume():
