@@ -269,7 +269,11 @@ def list_names(
     known = {
         "methods": lambda: names("methods", "METHODS"),
         "backbones": lambda: names("backbones.zoo", "BACKBONES"),
-        "datasets": lambda: [*SCENES_SUITES, *(f"{n}:PATH" for n in names("data", "DATASETS"))],
+        "datasets": lambda: [
+            "scenes",
+            *SCENES_SUITES,
+            *(f"{n}:PATH" for n in names("data", "DATASETS")),
+        ],
         "experiments": lambda: names("reproduce", "EXPERIMENTS", "reproduce"),
         "protocols": lambda: list(PROTOCOLS),
     }

@@ -26,6 +26,9 @@ def reproduce(
     train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="generated, teacher-forced or released.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
 ) -> None:
@@ -44,6 +47,7 @@ def reproduce(
         device=device,
         dtype=dtype,
         overwrite=overwrite,
+        protocol=protocol,
     )
     with resumable():
         run(settings)

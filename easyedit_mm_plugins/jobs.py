@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .methods import Editor
 
 SCENES = "scenes"
-# Names of the embedded data, and the metrics that each is for; the records are the same.
-SCENES_SUITES = {SCENES: "fgvedit", "scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa"}
+# Names of the embedded data, and the metrics that each is for; the records are the same, and
+# "scenes" is short for the first.
+SCENES_SUITES = {"scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa"}
 _EVQA_SETS = ("e-vqa", "evqa", "e-ic", "eic")
 
 
@@ -58,9 +59,9 @@ def load_records(
     """Records to evaluate or train on, checked before anything long starts.
 
     Args:
-        data: ``"scenes"`` (drawn below ``data/`` when absent; also ``"scenes-fgvedit"``, and
-            ``"scenes-evqa"`` for E-VQA's metrics), the path of a JSON file in the FGVEdit schema,
-            or ``NAME:PATH`` for a registered data set class.
+        data: ``"scenes"`` or ``"scenes-fgvedit"`` (drawn below ``data/`` when absent),
+            ``"scenes-evqa"`` (the same records for E-VQA's metrics), the path of a JSON file in the
+            FGVEdit schema, or ``NAME:PATH`` for a registered data set class.
         split: of scenes, "train" or "test".
         images, limit, skip_bad, extra: see :class:`FGVEditDataset`.
         suite: the metrics, if not those that the data set is for.
@@ -70,6 +71,7 @@ def load_records(
         UnknownNameError: no such data set; offers the nearest.
     """
     name, _, tail = data.partition(":")
+    data = "scenes-fgvedit" if data == SCENES else data
     if data in SCENES_SUITES:
         from .scenes.records import ensure_scenes
 
@@ -83,7 +85,7 @@ def load_records(
         return Records(Path(tail).stem, list(dataset), list(dataset.skipped), Path(tail), suite)
     path = Path(data)
     if not path.exists() and path.suffix != ".json":
-        known = [*SCENES_SUITES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
+        known = [SCENES, *SCENES_SUITES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
         raise UnknownNameError(f"unknown data set {data!r}; {did_you_mean(data, known)}")
     dataset = FGVEditDataset(path, limit, image_root=images, skip_bad=skip_bad, extra=extra)
     return Records(path.stem, dataset.records, dataset.skipped, path, suite or "fgvedit")

@@ -33,6 +33,7 @@ class ExperimentSettings:
         out: run folder, ``runs/NAME`` by default.
         device, dtype: of the backbones.
         overwrite: start over instead of going on.
+        protocol: how to measure; ``None``: what the experiment says.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ExperimentSettings:
     dtype: str | None = None
     overwrite: bool = False
     images: Path | None = None
+    protocol: str | None = None
 
     def __post_init__(self) -> None:
         self.out = Path("runs") / self.name if self.out is None else Path(self.out)
