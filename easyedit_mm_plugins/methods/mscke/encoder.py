@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from ...errors import BackboneError, CheckpointError, ConfigError, DataError
 from ...files import read_json
 from ...registry import did_you_mean
+from . import plain_blocks
 from .checkpoint import load_tensors
 from .encoding import Encoder, FileIds
 
@@ -85,6 +87,8 @@ class ClipEncoder(Encoder):
             size=size if isinstance(size, int) else size[0],
         )
         self.config = config
+        towers = (clip.transformer, visual.transformer)
+        self._plain = all(plain_blocks.are_plain(tower.resblocks) for tower in towers)
 
     def text(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``ids [B, L]`` -> pooled ``[B, D]``, tokens ``[B, L, D]``, their mask ``[B, L]``.
@@ -94,18 +98,24 @@ class ClipEncoder(Encoder):
         clip, length = self.clip, ids.shape[1]
         x = clip.token_embedding(ids) + clip.positional_embedding[:length]
         mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length].to(x.dtype)
-        x = clip.ln_final(clip.transformer(x, attn_mask=mask))
+        x = clip.ln_final(self._through(clip.transformer, x, mask))
         return self.pool(x @ clip.text_projection, ids)
 
     def regions(self, pixels: Tensor) -> Tensor:
         """``pixels [N, 3, S, S]`` -> patches in the shared space ``[N, R, D]``."""
         visual = self.clip.visual
-        x = visual.transformer(visual._embeds(pixels))
+        x = self._through(visual.transformer, visual._embeds(pixels))
         return visual.ln_post(x[:, 1:]) @ visual.proj
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """``pixels [N, 3, S, S]`` -> CLIP's own vector of an image, ``[N, 1, D]``, as it comes."""
         return self.clip.visual(pixels)[:, None]
+
+    def _through(self, tower: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``x`` through a tower; its ``mask``, if it has one, is causal."""
+        if self._plain and not torch.is_grad_enabled():
+            return plain_blocks.run(tower.resblocks, x, causal=mask is not None)
+        return tower(x, attn_mask=mask)
 
     def description(self) -> dict[str, Any]:
         """What :func:`encoder_from_description` needs besides weights."""

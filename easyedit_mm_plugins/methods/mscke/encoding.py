@@ -80,6 +80,7 @@ class Encoder(nn.Module, ABC):
         super().__init__()
         self.clip, self.tokenizer = clip, tokenizer
         self.mean, self.std, self.resize = list(mean), list(std), resize
+        self._mean, self._std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         self.width, self.context, self.size = width, context, size
         self._warned = False
 
@@ -156,5 +157,4 @@ class Encoder(nn.Module, ABC):
             x = x[:, top : top + side, left : left + side]
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return (x.clamp(0, 1) - mean[:, None, None]) / std[:, None, None]
+        return (x.clamp(0, 1) - self._mean) / self._std
