@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RowLike = Mapping[str, Any]
 
-_SHORT = {  # for narrow terminals
+SHORT = {  # for narrow terminals
     "reliability": "reliab.",
     "generality": "general.",
     "specificity": "specific.",
@@ -125,7 +125,7 @@ def print_tables(
         table.add_column("method", no_wrap=True)
         names = [n for n in columns(members[0]) if wide or n != "generality_target"]
         for name in names:
-            shown = name if wide else _SHORT.get(name, name)
+            shown = name if wide else SHORT.get(name, name)
             table.add_column(shown.replace("_", " "), justify="right", no_wrap=True)
         if wide:
             table.add_column("s", justify="right", style="dim")

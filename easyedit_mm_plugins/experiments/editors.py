@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from ..methods.hparams import build, read_yaml
 from ..registry import METHODS
 from .plan import MethodSpec
 
@@ -51,8 +51,6 @@ def shipped_hparams(method: str, backbone: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    from ..methods.hparams import read_yaml
-
     path = hparams_folder(method) / f"{backbone}.yaml"
     return read_yaml(path)[1] if path.is_file() else None
 
@@ -65,7 +63,7 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
         ConfigError: settings that the method does not know, or that cannot be used.
         CheckpointError: a trained editor is missing, damaged, or for another backbone.
     """
-    from ..methods import load_editor
+    from ..methods import load_editor, shipped_editor
 
     settings_class = hparams_class(spec.name)
     values = spec.hparams
@@ -82,16 +80,18 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
         return load_editor(spec.name, backbone, archive)
     from ..bridge.methods import build_editor
 
-    return build_editor(
-        METHODS.get(spec.name), _hparams(settings_class, values, spec, backbone), backbone
-    )
-
-
-def _hparams(
-    settings_class: type[Any], values: Mapping[str, Any], spec: MethodSpec, backbone: Backbone
-) -> Any:
-    from ..methods.hparams import build
-
+    method = METHODS.get(spec.name)
     changed = {"device": str(backbone.device)} if "device" in values else {}
-    changed |= {"archive": spec.folder} if spec.folder else {}
-    return build(settings_class, {**values, **changed}, f"{spec.name} for {backbone.name}")
+    archive = spec.folder or values.get("archive")
+    trained = hasattr(method, "from_pretrained") and getattr(method, "trained", True)
+    if archive is None and trained:
+        # The builders would warn and go on with random weights; a table must not.
+        archive = shipped_editor(spec.name, backbone.name)
+        if archive is None:
+            raise CheckpointError(
+                f"no trained {spec.name} editor is shipped for {backbone.name}",
+                remedy="train one (easyedit-mm train) and give its folder as archive",
+            )
+    changed |= {"archive": str(archive)} if archive is not None else {}
+    where = f"{spec.name} for {backbone.name}"
+    return build_editor(method, build(settings_class, {**values, **changed}, where), backbone)

@@ -18,6 +18,7 @@ METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
 METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
 METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
 METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
+METHODS.register("ike", "easyedit_mm_plugins.bridge.ike:IKE")
 
 
 def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None) -> Editor:
@@ -30,15 +31,22 @@ def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None)
     method = METHODS.get(name)
     if not hasattr(method, "from_pretrained"):
         return method(backbone)
-    # An editor that sees no image serves every backbone of a family ("serac-scenes").
-    names = (backbone.name, backbone.name.split("-")[0])
-    shipped = [p for n in names if (p := ASSETS / f"{METHODS.key(name)}-{n}").is_dir()]
-    if folder is None and not shipped:
+    folder = folder or shipped_editor(name, backbone.name)
+    if folder is None and not getattr(method, "trained", True):
+        return method(backbone)  # nothing to train: it is made from its hparams
+    if folder is None:
         raise CheckpointError(
             f"no trained {name} editor is shipped for {backbone.name}",
             remedy="train one (easyedit-mm train) and give its folder",
         )
-    return method.from_pretrained(folder or shipped[0], backbone)
+    return method.from_pretrained(folder, backbone)
 
 
-__all__ = ["Answer", "Editor", "Forced", "Unedited", "load_editor"]
+def shipped_editor(name: str, backbone: str) -> Path | None:
+    """The folder of the trained editor that is shipped for a backbone, if there is one."""
+    # An editor that sees no image serves every backbone of a family ("serac-scenes").
+    folders = (ASSETS / f"{METHODS.key(name)}-{n}" for n in (backbone, backbone.split("-")[0]))
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+__all__ = ["Answer", "Editor", "Forced", "Unedited", "load_editor", "shipped_editor"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..evaluation.tables import SHORT
 from ..files import write_text
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def block_title(backbone: str, *, printed: bool = True) -> str:
         return f"{backbone} (the paper's {_TITLES[papers or '']})"
     if papers is None or not printed:
         return f"{backbone} (embedded; the paper has no such base model)"
-    return f"{backbone} (embedded; beside it the paper's {_TITLES[papers]}, another model and data)"
+    return f"{backbone} (embedded; the paper's is {_TITLES[papers]}, another model and other data)"
 
 
 def heading(metric: str) -> str:
@@ -87,18 +88,21 @@ def heading(metric: str) -> str:
     return metric.replace("_", " ").capitalize()
 
 
-def _cells(line: Line, metrics: Sequence[str], paper: bool, decimals: int, wide: bool) -> list[str]:
-    cells = []
-    for metric in metrics:
-        value, bounds = line.values.get(metric), line.intervals.get(metric)
-        text = "-" if value is None else f"{value:.{decimals}f}"
-        if wide and value is not None and bounds:
-            text += f" ({bounds[0]:.{decimals}f} to {bounds[1]:.{decimals}f})"
-        cells.append(text)
-        if paper:
-            printed = line.paper.get(metric)
-            cells.append("-" if printed is None else f"{printed:g}")
-    return cells
+def _value(line: Line, metric: str, decimals: int) -> str:
+    value = line.values.get(metric)
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _printed(line: Line, metric: str) -> str:
+    value = line.paper.get(metric)
+    return "-" if value is None else f"{value:g}"
+
+
+def _interval(line: Line, metric: str, decimals: int) -> str:
+    bounds = line.intervals.get(metric)
+    if line.values.get(metric) is None or not bounds:
+        return ""
+    return f" ({bounds[0]:.{decimals}f} to {bounds[1]:.{decimals}f})"
 
 
 def markdown(
@@ -122,7 +126,10 @@ def markdown(
             "|---|" + "---:|" * len(names),
         ]
         for line in block.lines:
-            cells = _cells(line, metrics, paper, decimals, wide=True)
+            cells = []
+            for metric in metrics:
+                cells.append(_value(line, metric, decimals) + _interval(line, metric, decimals))
+                cells += [_printed(line, metric)] if paper else []
             lines.append(f"| {line.label} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
         missing = [f"- {line.label}: {line.note}" for line in block.lines if line.note]
@@ -142,20 +149,23 @@ def show(
     decimals: int = 1,
     first: str = "method",
 ) -> None:
-    """The same on a terminal."""
+    """The same on a terminal, the paper's numbers in brackets."""
     from rich.table import Table
 
     console.print(f"[bold]{title}[/]")
     for block in blocks:
         paper = any(line.paper for line in block.lines)
-        table = Table(title=block.title, title_justify="left", title_style="bold")
+        title = f"{block.title}{'; in brackets the paper' if paper else ''}"
+        table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column(first, no_wrap=True)
         for metric in metrics:
-            table.add_column(heading(metric), justify="right", no_wrap=True)
-            if paper:
-                table.add_column("paper", justify="right", style="dim", no_wrap=True)
+            name = heading(metric) if console.width >= 100 else SHORT.get(metric, heading(metric))
+            table.add_column(name, justify="right", no_wrap=True)
         for line in block.lines:
-            cells = _cells(line, metrics, paper, decimals, wide=console.width >= 150)
+            cells = []
+            for metric in metrics:
+                printed = f" [dim]({_printed(line, metric)})[/]" if metric in line.paper else ""
+                cells.append(_value(line, metric, decimals) + printed)
             table.add_row(line.label, *cells)
         console.print(table)
         for line in block.lines:
