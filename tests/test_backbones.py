@@ -170,3 +170,15 @@ def test_bad_folders_and_prompts_are_named(tmp_path, backbone):
         backbone.generate([Question(" ".join(WORDS * 5), picture(0))])
     with pytest.raises(DataError, match=r"missing\.png"):
         backbone.generate([Question("what?", tmp_path / "missing.png")])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_and_generates(backbone, dtype):
+    before = [row.clone() for row in backbone.answer_logits(QUESTIONS)]
+    backbone.model.to(dtype)
+    backbone.clear_cache()
+    after = backbone.answer_logits(QUESTIONS)
+    assert all(row.dtype == dtype for row in after)
+    for full, half in zip(before, after, strict=True):
+        assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
+    assert len(backbone.generate(QUESTIONS, max_new_tokens=2)) == len(QUESTIONS)

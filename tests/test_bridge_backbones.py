@@ -1,5 +1,7 @@
 """EasyEdit's real Blip2OPT and MiniGPT4 behind the frame: same rows, same numbers."""
 
+import copy
+
 import pytest
 import torch
 
@@ -97,7 +99,7 @@ def test_a_decoder_spread_over_devices_answers_as_before(easyedit_backbone, scen
     """The same device under several names: accelerate's hooks are there, the numbers stay."""
     from easyedit_mm_plugins.bridge.models import _spread
 
-    backbone = easyedit_backbone
+    backbone = copy.deepcopy(easyedit_backbone)  # it is shared
     question = Question("what color is the circle?", scenes[0], "red")
     before = backbone.answer_logits([question])[0]
     decoder = backbone.language_model
@@ -105,3 +107,22 @@ def test_a_decoder_spread_over_devices_answers_as_before(easyedit_backbone, scen
     spread |= {name: "cpu" for name, _ in decoder.named_parameters(recurse=False)}
     _spread(backbone.model, torch.device("cpu"), None, spread)
     assert torch.equal(backbone.answer_logits([question])[0], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_and_generates(easyedit_backbone, scenes, dtype):
+    from easyedit_mm_plugins.bridge.models import _place
+
+    backbone = copy.deepcopy(easyedit_backbone)  # it is shared
+    questions = [
+        Question("what color is the circle?", scenes[0], "red"),
+        Question("how many triangles are there in the photo?", None, "two"),
+    ]
+    before = backbone.answer_logits(questions)
+    _place(backbone.model, torch.device("cpu"), dtype)
+    backbone.clear_cache()
+    after = backbone.answer_logits(questions)
+    assert all(row.dtype == dtype for row in after)
+    for full, half in zip(before, after, strict=True):
+        torch.testing.assert_close(half.float(), full, atol=0.1, rtol=0.1)
+    assert len(backbone.generate(questions, max_new_tokens=2)) == 2

@@ -171,7 +171,7 @@ def _given(pair: Any, device: torch.device) -> Backbone:
 def _place(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
     if device.type == "cpu":
         model.float()  # EasyEdit loads its language models in half precision
-    elif dtype is not None:
+    if dtype is not None:
         (model.opt_model if hasattr(model, "opt_model") else model.llama_model).to(dtype)
     model.to(device)
 
