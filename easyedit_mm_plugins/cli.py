@@ -13,6 +13,7 @@ from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipp
 from .cli_data import app as data_app
 from .cli_experiments import reproduce
 from .cli_import import import_release
+from .cli_report import report
 from .errors import ConfigError, EasyEditMMError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.command()(reproduce)
+app.command()(report)
 app.command("import-release")(import_release)
 _STATE = {"debug": False}
 

@@ -1,0 +1,53 @@
+"""Scope scores by what the question is: should it reach the edit, or pass it by?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .collect import Entry
+
+IN_SCOPE = ("edit", "rephrase", "in_scope", "image_rephrase")
+OUT_OF_SCOPE = ("out_scope", "text_loc", "image_loc")
+BINS = 40
+
+
+def score_histogram(entry: Entry) -> dict[str, Any] | None:
+    """How the scores of a method's scope classifier or gate are distributed.
+
+    Returns:
+        ``None`` for a method without scores; else ``edges`` (low, high), ``threshold`` (or
+        ``None``), and for "in" and "out" the counts per bin, their number ``n`` and the share
+        ``at`` or above the threshold, in percent.
+    """
+    sides = {side: _scores(entry, kinds) for side, kinds in _SIDES.items()}
+    every = np.concatenate(list(sides.values()))
+    if not len(every):
+        return None
+    threshold = (entry.row.get("settings") or {}).get("threshold")
+    threshold = float(threshold) if isinstance(threshold, (int, float)) else None
+    low, high = min(0.0, float(every.min())), max(1.0, float(every.max()))
+    found: dict[str, Any] = {"edges": [low, high], "threshold": threshold}
+    for side, values in sides.items():
+        counts, _ = np.histogram(values, bins=BINS, range=(low, high))
+        share = None
+        if threshold is not None and len(values):
+            share = float(100 * np.mean(values >= threshold))
+        found[side] = {"counts": counts.tolist(), "n": len(values), "at": share}
+    return found
+
+
+_SIDES = {"in": IN_SCOPE, "out": OUT_OF_SCOPE}
+
+
+def _scores(entry: Entry, kinds: Iterable[str]) -> np.ndarray:
+    wanted = set(kinds)
+    scores = [
+        question.score
+        for case in entry.cases.values()
+        for question in case.questions
+        if question.kind in wanted and question.score is not None
+    ]
+    return np.array(scores, dtype=float)
