@@ -295,11 +295,12 @@ def test_another_counterfactual_model_can_be_plugged_in():
         def answer_logits(self, edits, queries):
             raise NotImplementedError
 
-        def prepare(self, edit):
-            self.prepared.append(edit)
+        def prepare(self, edits):
+            self.prepared += edits
 
-        def release(self, edit):
-            self.prepared.remove(edit)
+        def release(self, edits):
+            for edit in edits:
+                self.prepared.remove(edit)
 
         def describe(self):
             return {"kind": self.kind}

@@ -12,6 +12,7 @@ from easyedit_mm_plugins.bridge.serac import SERAC
 from easyedit_mm_plugins.bridge.train_serac import scope_loss, small_bert, train_serac
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.errors import BridgeError, CheckpointError, ConfigError, TrainingError
+from easyedit_mm_plugins.methods.mscke import Counterfactual
 
 from .conftest import build_tiny, picture
 
@@ -47,6 +48,8 @@ class Echo:
         size = self.backbone.vocab_size
         rows = [self.backbone.answer_ids(q.answer) for q in queries]
         return [torch.nn.functional.one_hot(torch.tensor(r), size).float() for r in rows]
+
+    top_ids = Counterfactual.top_ids
 
     def describe(self):
         return {"kind": self.kind}

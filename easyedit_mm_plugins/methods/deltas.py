@@ -278,6 +278,13 @@ class DeltaEditor(Editor):
             texts |= dict(zip(rows, said, strict=True))
         return [Answer(texts[i]) for i in range(len(questions))]
 
+    def answer_logits(
+        self, questions: Sequence[Question], *, visible: Visible = None
+    ) -> list[Tensor]:
+        """Teacher-forced logits [n_i, vocab] under the edits that each row sees."""
+        deltas = self.deltas_for(len(questions), visible)
+        return changed_logits(self.backbone, questions, [delta or {} for delta in deltas])
+
     @torch.no_grad()
     def force(
         self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1

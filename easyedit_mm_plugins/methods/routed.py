@@ -110,13 +110,12 @@ class RoutedEditor(Editor):
                 forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
         if inside:
             edits = self.edits
-            logits = self.counterfactual.answer_logits(
-                [edits[hits[i].id] for i in inside], [questions[i] for i in inside]
+            found = self.counterfactual.top_ids(
+                [edits[hits[i].id] for i in inside], [questions[i] for i in inside], top_k
             )
-            for i, row in zip(inside, logits, strict=True):
+            for i, top in zip(inside, found, strict=True):
                 ids = self.backbone.answer_ids(questions[i].answer)
-                top = row.topk(top_k, dim=-1).indices.cpu()
-                forced[i] = Forced(ids, top, hits[i].id, hits[i].score)
+                forced[i] = Forced(ids, top.cpu(), hits[i].id, hits[i].score)
         return [forced[i] for i in range(len(questions))]
 
     def _split(self, hits: Sequence[Hit]) -> tuple[list[int], list[int]]:

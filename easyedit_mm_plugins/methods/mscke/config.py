@@ -76,7 +76,7 @@ class CounterfactualConfig:
 
     Attributes:
         kind: which implementation; ``small-lm`` is a trainable small language model, ``lora`` the
-            base model itself under a LoRA adapter.
+            base model itself under a LoRA adapter, ``mend`` the base model edited by MEND.
         lm: Hugging Face name or folder of a causal language model with the base model's vocabulary
             (released for BLIP-2: facebook/opt-125m), or a mapping that is its configuration, to be
             built with random weights.
@@ -87,6 +87,7 @@ class CounterfactualConfig:
         dropout: of the adapters' inputs in training.
         targets: which linear modules of the language model get an adapter, by patterns of their
             names; by default all of its decoder layers.
+        mend: settings of ``mend``, see ``methods/mend/config.py``.
     """
 
     kind: str = "small-lm"
@@ -96,6 +97,7 @@ class CounterfactualConfig:
     alpha: float | None = None
     dropout: float = 0.0
     targets: list[str] = field(default_factory=lambda: ["*layers.*"])
+    mend: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.drop_image, "counterfactual.drop_image")

@@ -30,6 +30,10 @@ LOG = logging.getLogger(__name__)
 COUNTERFACTUALS = Registry("counterfactual model")
 COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.released_lm:ReleasedLM")
 COUNTERFACTUALS.register("lora", "easyedit_mm_plugins.methods.mscke.lora:LoRA")
+COUNTERFACTUALS.register(
+    "editor", "easyedit_mm_plugins.methods.mscke.by_editor:EditorCounterfactual"
+)
+COUNTERFACTUALS.register("mend", "easyedit_mm_plugins.methods.mend.mscke:MendCounterfactual")
 
 
 class Counterfactual(ABC):
@@ -57,11 +61,20 @@ class Counterfactual(ABC):
         """Teacher-forced logits ``[n_i, vocab]`` over each query's ``answer``, in the base's
         vocabulary."""
 
-    def prepare(self, edit: Question) -> None:  # noqa: B027 - a hook, most have no use for it
-        """``edit`` comes into force. For methods that work per edit; nothing by default."""
+    def top_ids(
+        self, edits: Sequence[Question], queries: Sequence[Question], k: int
+    ) -> list[Tensor]:
+        """The ``k`` most likely ids ``[n_i, k]`` at each position of :meth:`answer_logits`."""
+        return [row.topk(k, dim=-1).indices for row in self.answer_logits(edits, queries)]
 
-    def release(self, edit: Question) -> None:  # noqa: B027
-        """``edit`` is taken back: forget what :meth:`prepare` made."""
+    def prepare(self, edits: Sequence[Question]) -> None:  # noqa: B027 - a hook, most need none
+        """``edits`` come into force. For methods that work per edit; nothing by default.
+
+        Later calls name an edit by the very object that was given here.
+        """
+
+    def release(self, edits: Sequence[Question]) -> None:  # noqa: B027
+        """``edits`` are taken back: forget what :meth:`prepare` made of them."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

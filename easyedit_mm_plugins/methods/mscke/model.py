@@ -90,9 +90,10 @@ class MSCKE(RoutedEditor):
         self.check_edits(edits)
         scope = self.scope.eval()
         parts = [scope.encode_edits(edits[i : i + 64]) for i in range(0, len(edits), 64)]
-        for edit in edits:
-            self.counterfactual.prepare(edit)
-        return self.memory.add(edits, torch.cat(parts)) if parts else []
+        if not parts:
+            return []
+        self.counterfactual.prepare(edits)
+        return self.memory.add(edits, torch.cat(parts))
 
     def remove(self, ids: Collection[str]) -> None:
         """Take edits back.
@@ -100,8 +101,7 @@ class MSCKE(RoutedEditor):
         Raises:
             KeyError: an id is not in force; nothing is removed then.
         """
-        for edit in self.memory.remove(ids):
-            self.counterfactual.release(edit)
+        self.counterfactual.release(self.memory.remove(ids))
 
     # Queries ----------------------------------------------------------------------------------
 
@@ -214,9 +214,8 @@ class MSCKE(RoutedEditor):
         loaded = EditMemory.load(
             folder, classifier=self.scope.fingerprint(), device=self.scope.null.device
         )
+        self.counterfactual.prepare(list(loaded.edits.values()))
         self.clear()
-        for edit in loaded.edits.values():
-            self.counterfactual.prepare(edit)
         self.memory = loaded
 
 

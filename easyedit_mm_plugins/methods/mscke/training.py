@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...data import EditRecord
 from ...errors import ConfigError
 from ..training import Trainer
 from .config import MSCKETrainingHyperParams
 from .losses import (
+    Drawn,
     counterfactual_losses,
     counterfactual_total,
     draw,
@@ -51,13 +52,24 @@ class MSCKETrainer(Trainer):
         out_dir: str | Path | None = None,
     ) -> None:
         self.parts = ("scope", "counterfactual") if hparams.train == "both" else (hparams.train,)
+        modules = self.part_modules(editor)
+        super().__init__(editor, train, val, hparams, out_dir, modules)
+
+    def part_modules(self, editor: MSCKE) -> dict[str, nn.Module]:
+        """What is trained, by its folder in a saved editor."""
         if "counterfactual" in self.parts and not hasattr(editor.counterfactual, "nll"):
             raise ConfigError(
                 f"the counterfactual model {editor.counterfactual.kind!r} is not trained here",
                 remedy="set train: scope",
             )
-        modules = {part: getattr(editor, part) for part in self.parts}
-        super().__init__(editor, train, val, hparams, out_dir, modules)
+        return {part: getattr(editor, part) for part in self.parts}
+
+    def answering_loss(
+        self, drawn: Drawn, rng: random.Random | None = None
+    ) -> tuple[Tensor, dict[str, list[Any]]]:
+        """The counterfactual model's loss, and by kind which of its answers are right."""
+        by_kind, right = counterfactual_losses(self.editor.counterfactual, drawn, rng)
+        return counterfactual_total(by_kind, self.hparams), right
 
     def batch_loss(
         self, records: Sequence[EditRecord], rng: random.Random | None = None
@@ -71,8 +83,7 @@ class MSCKETrainer(Trainer):
             losses.append(scope_total(by_kind, self.hparams))
             info["loss/cls"] = float(losses[-1].detach())
         if "counterfactual" in self.parts:
-            by_kind, _ = counterfactual_losses(self.editor.counterfactual, drawn, rng)
-            losses.append(counterfactual_total(by_kind, self.hparams))
+            losses.append(self.answering_loss(drawn, rng)[0])
             info["loss/cfr"] = float(losses[-1].detach())
         total = sum(losses)
         info["loss/total"] = float(total.detach())
@@ -91,9 +102,9 @@ class MSCKETrainer(Trainer):
             for kind, found in right.items():
                 values[f"scope/{kind}"] += found
         if "counterfactual" in self.parts:
-            losses, right = counterfactual_losses(self.editor.counterfactual, drawn)
-            total += float(counterfactual_total(losses, hp))
-            values["loss/cfr_val"].append(float(counterfactual_total(losses, hp)))
+            loss, right = self.answering_loss(drawn)
+            total += float(loss)
+            values["loss/cfr_val"].append(float(loss))
             for kind, found in right.items():
                 values[f"cfr/{kind}"] += found
         values["loss/total_val"].append(total)
@@ -109,16 +120,23 @@ class MSCKETrainer(Trainer):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The classifier's encoder may have a rate of its own, the counterfactual model too."""
         hp, groups = self.hparams, []
-        for part, module in self.modules.items():
-            rate = hp.lr if part == "scope" or hp.cfr_lr is None else hp.cfr_lr
-            own = {True: [], False: []}
-            for name, parameter in module.named_parameters():
-                own[part == "scope" and name.startswith("encoder.")].append(parameter)
-            groups.append({"params": own[False], "lr": rate})
-            slow = rate * hp.encoder_lr_scale
-            if own[True] and slow:
-                groups.append({"params": own[True], "lr": slow})
-            elif own[True]:
-                for parameter in own[True]:
-                    parameter.requires_grad_(False)
+        if "scope" in self.modules:
+            groups += self.scope_groups(self.modules["scope"])
+        if "counterfactual" in self.modules:
+            rate = hp.lr if hp.cfr_lr is None else hp.cfr_lr
+            groups.append({"params": list(self.modules["counterfactual"].parameters()), "lr": rate})
+        return groups
+
+    def scope_groups(self, scope: nn.Module) -> list[dict[str, Any]]:
+        """The classifier's own parameters and, slower or frozen, its encoder's."""
+        hp = self.hparams
+        own: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in scope.named_parameters():
+            own[name.startswith("encoder.")].append(parameter)
+        groups = [{"params": own[False], "lr": hp.lr}]
+        slow = hp.lr * hp.encoder_lr_scale
+        if own[True] and slow:
+            groups.append({"params": own[True], "lr": slow})
+        for parameter in () if slow else own[True]:
+            parameter.requires_grad_(False)
         return groups
