@@ -133,6 +133,52 @@ class ModelHParams(HParams):
     archive: str | None = None  # folder of a trained editor; null: the shipped one, or untrained
 
 
+@dataclass
+class LoopHParams(ModelHParams):
+    """What ``methods/training.py`` asks of any method's training settings."""
+
+    seed: int = 0
+    opt: str = "Adam"  # or AdamW
+    lr: float = 1e-5
+    weight_decay: float = 0.0
+    schedule: str = "constant"  # or cosine, to a tenth
+    warmup: int = 0  # steps of linear warm-up
+    batch_size: int = 1  # records
+    accumulate_bs: int = 1  # batches per optimiser step
+    grad_clip: float = 100.0
+    max_iters: int | None = None  # batches
+    max_epochs: int | None = None  # EasyEdit: instead of max_iters
+    val_batch_size: int = 1
+    val_interval: int = 5000
+    val_steps: int | None = None  # at most so many records in a validation; null: all
+    log_interval: int = 200
+    model_save_pt: int = 1000  # EasyEdit: steps between checkpoints to resume from
+    early_stop_patience: int = 30000  # steps without a better value
+    early_stop_key: str = "loss/total_val"  # what validation reports; losses: lower is better
+    results_dir: str = "./results"
+    eval_only: bool = False
+    final_eval: bool = True  # validate the best checkpoint at the end
+    save: bool = True
+    silent: bool = False  # EasyEdit
+    debug: bool = False  # EasyEdit
+    feature_cache: int = 20000  # images whose frozen base features are kept; 0: none
+
+    def __post_init__(self) -> None:
+        choice(self.opt, "opt", ("Adam", "AdamW"))
+        choice(self.schedule, "schedule", ("constant", "cosine"))
+        for name in ("batch_size", "accumulate_bs", "val_batch_size", "val_interval"):
+            at_least(getattr(self, name), name, 1, whole=True)
+        for name in ("log_interval", "model_save_pt", "early_stop_patience"):
+            at_least(getattr(self, name), name, 1, whole=True)
+        for name in ("lr", "grad_clip", "weight_decay", "warmup", "feature_cache"):
+            at_least(getattr(self, name), name, 0)
+        for name in ("max_iters", "max_epochs", "val_steps"):
+            if getattr(self, name) is not None:
+                at_least(getattr(self, name), name, 1, whole=True)
+        if (self.max_iters is None) == (self.max_epochs is None):
+            raise ConfigError("give one of max_iters and max_epochs")
+
+
 def choice(value: Any, name: str, known: tuple[str, ...]) -> None:
     """Raise :class:`ConfigError` unless ``value`` is one of ``known``."""
     if value not in known:
