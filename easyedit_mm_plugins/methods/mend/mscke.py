@@ -1,0 +1,173 @@
+"""MSCKE-MEND: MSCKE's scope classifier decides, MEND's edited parameters answer in scope.
+
+MSCKE section 5.1: "we replace the original counterfactual model with MEND [19], and introduce an
+enhanced version, called MSCKE-MEND". Out of scope the base model's own path runs, which no edit
+touches.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from ...backbones.base import Backbone
+from ...errors import ConfigError
+from ..hparams import at_least, build
+from ..mscke.by_editor import EditorCounterfactual
+from ..mscke.classifier import ScopeClassifier
+from ..mscke.config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
+from ..mscke.losses import Drawn
+from ..mscke.model import MSCKE
+from ..mscke.training import MSCKETrainer
+from .config import MendConfig
+from .losses import mend_losses, mend_total
+from .model import Mend
+from .training import mend_groups
+
+NETWORK = "counterfactual/network"
+
+
+class MendCounterfactual(EditorCounterfactual):
+    """The base model edited by :class:`Mend`."""
+
+    kind: ClassVar[str] = "mend"
+    editor: Mend
+
+    @classmethod
+    def from_config(cls, backbone: Backbone, config: CounterfactualConfig) -> Self:
+        """An untrained MEND of ``config.mend``'s settings (:class:`MendConfig`)."""
+        return cls(Mend(backbone, mend_config(config)))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """A MEND saved by itself or as a part of an editor.
+
+        Raises:
+            CheckpointError: it is missing, damaged, of another method or for another backbone.
+        """
+        return cls(Mend.from_pretrained(folder, backbone))
+
+
+def mend_config(config: CounterfactualConfig) -> MendConfig:
+    """What ``counterfactual.mend`` says, checked.
+
+    Raises:
+        ConfigError: an unknown setting, or a value that cannot be used.
+    """
+    return build(MendConfig, dict(config.mend or {}), "counterfactual.mend")
+
+
+class MSCKEMEND(MSCKE):
+    """:class:`MSCKE` whose counterfactual model is MEND; see the module's docstring."""
+
+    name: ClassVar[str] = "mscke-mend"
+    counterfactual: MendCounterfactual
+
+    @classmethod
+    def from_parts(
+        cls, backbone: Backbone, scope: str | Path, mend: str | Path, threshold: float = 0.5
+    ) -> Self:
+        """An editor of a trained classifier and a trained MEND, each from its folder.
+
+        The classifier may come from an editor of any method or backbone (table 3).
+
+        Raises:
+            CheckpointError: a part is missing or damaged, or the MEND is for another backbone.
+        """
+        classifier = ScopeClassifier.from_pretrained(scope).to(backbone.device)
+        return cls(
+            backbone, classifier, MendCounterfactual.from_pretrained(mend, backbone), threshold
+        )
+
+
+def _mend_kind() -> CounterfactualConfig:
+    return CounterfactualConfig(kind="mend")
+
+
+def _check_kind(config: CounterfactualConfig) -> None:
+    if config.kind != "mend":
+        raise ConfigError(
+            f"counterfactual.kind is {config.kind!r} in a file for MSCKE-MEND",
+            remedy="set it to mend, or use MSCKE's class and alg_name",
+        )
+    mend_config(config)
+
+
+@dataclass
+class MSCKEMENDHyperParams(MSCKEHyperParams):
+    """Editing: ``MultimodalEditor.from_hparams(MSCKEMENDHyperParams.from_hparams(...))``.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    alg_name: str = "MSCKE-MEND"
+    counterfactual: CounterfactualConfig = field(default_factory=_mend_kind)
+
+    _alg: ClassVar[str] = "MSCKE-MEND"
+    _title: ClassVar[str] = "MSCKE-MEND"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kind(self.counterfactual)
+
+
+@dataclass
+class MSCKEMENDTrainingHyperParams(MSCKETrainingHyperParams):
+    """Training MSCKE-MEND's two parts, by :class:`MSCKEMENDTrainer` or EasyEdit's
+    ``MultimodalTrainer``. ``cfr_lr``, ``cedit`` and ``iedit`` are MEND's.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    alg: str = "MSCKE-MEND"
+    alg_name: str = "MSCKE-MEND"
+    counterfactual: CounterfactualConfig = field(default_factory=_mend_kind)
+    lr_lr: float = 1e-4  # as MendTrainingHyperParams
+    cloc: float = 1.0  # as MendTrainingHyperParams
+    iloc: float = 1.0  # as MendTrainingHyperParams
+
+    _alg: ClassVar[str] = "MSCKE-MEND"
+    _title: ClassVar[str] = "MSCKE-MEND"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kind(self.counterfactual)
+        for name in ("lr_lr", "cloc", "iloc"):
+            at_least(getattr(self, name), name, 0)
+
+
+class MSCKEMENDTrainer(MSCKETrainer):
+    """:class:`MSCKETrainer` with MEND's loss for the counterfactual model."""
+
+    name: ClassVar[str] = "MSCKE-MEND"
+    editor: MSCKEMEND
+    hparams: MSCKEMENDTrainingHyperParams
+
+    def part_modules(self, editor: MSCKEMEND) -> dict[str, nn.Module]:
+        """MEND's network lies one folder deeper."""
+        network = editor.counterfactual.editor.network
+        modules = {"scope": editor.scope, "counterfactual": network}
+        names = {"scope": "scope", "counterfactual": NETWORK}
+        return {names[part]: modules[part] for part in self.parts}
+
+    def answering_loss(
+        self, drawn: Drawn, rng: random.Random | None = None
+    ) -> tuple[Tensor, dict[str, list[Any]]]:
+        """MEND's loss, and which answers are right or, out of scope, unmoved."""
+        by_kind, right = mend_losses(self.editor.counterfactual.editor, drawn)
+        return mend_total(by_kind, self.hparams), right
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The classifier's groups and MEND's."""
+        hp, modules = self.hparams, dict(self.modules)
+        network = modules.pop(NETWORK, None)
+        groups = self.scope_groups(modules["scope"]) if "scope" in modules else []
+        if network is not None:
+            groups += mend_groups(network, hp.lr if hp.cfr_lr is None else hp.cfr_lr, hp.lr_lr)
+        return groups
