@@ -97,8 +97,7 @@ class ClipEncoder(Encoder):
         """
         clip, length = self.clip, ids.shape[1]
         x = clip.token_embedding(ids) + clip.positional_embedding[:length]
-        mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length].to(x.dtype)
-        x = clip.ln_final(self._through(clip.transformer, x, mask))
+        x = clip.ln_final(self._through(clip.transformer, x, clip.attn_mask))
         return self.pool(x @ clip.text_projection, ids)
 
     def regions(self, pixels: Tensor) -> Tensor:
@@ -112,10 +111,11 @@ class ClipEncoder(Encoder):
         return self.clip.visual(pixels)[:, None]
 
     def _through(self, tower: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``x`` through a tower; its ``mask``, if it has one, is causal."""
+        """``x [B, L, D]`` through a tower; its ``mask``, if it has one, is causal."""
         if self._plain and not torch.is_grad_enabled():
             return plain_blocks.run(tower.resblocks, x, causal=mask is not None)
-        return tower(x, attn_mask=mask)
+        length = x.shape[1]
+        return tower(x, attn_mask=None if mask is None else mask[:length, :length].to(x.dtype))
 
     def description(self) -> dict[str, Any]:
         """What :func:`encoder_from_description` needs besides weights."""

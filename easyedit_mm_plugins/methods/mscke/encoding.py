@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.functional import pil_to_tensor
 
 from ...data import ImageLike, open_image
 from ...errors import DataError
@@ -147,9 +147,9 @@ class Encoder(nn.Module, ABC):
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] != 3:
                 raise DataError(f"an image tensor must be [3, H, W], not {list(image.shape)}")
-            x = image.detach().float().cpu()
+            x = image.detach().float().cpu().clamp(0, 1)
         else:
-            x = pil_to_tensor(open_image(image)).float() / 255
+            x = torch.tensor(np.asarray(open_image(image))).permute(2, 0, 1).float().div_(255)
         height, width = x.shape[-2:]
         if self.resize == "crop" and height != width:
             side = min(height, width)
@@ -157,4 +157,5 @@ class Encoder(nn.Module, ABC):
             x = x[:, top : top + side, left : left + side]
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
-        return (x.clamp(0, 1) - self._mean) / self._std
+            x = x.clamp(0, 1)  # the curve overshoots
+        return (x - self._mean) / self._std
