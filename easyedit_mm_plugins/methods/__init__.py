@@ -17,6 +17,8 @@ from .base import Answer, Editor, Forced, Unedited
 METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
 METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
 METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
+METHODS.register("mend", "easyedit_mm_plugins.bridge.mend:MEND")
+METHODS.register("mscke-mend", "easyedit_mm_plugins.methods.mend:MSCKEMEND")
 METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
 METHODS.register("ike", "easyedit_mm_plugins.bridge.ike:IKE")
 

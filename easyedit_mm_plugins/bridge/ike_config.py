@@ -1,0 +1,93 @@
+"""IKE's settings in EasyEdit's own form, and the records that it demonstrates with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ..backbones.base import Backbone
+from ..data import EditRecord, FGVEditDataset
+from ..errors import ConfigError
+from ..methods.hparams import HParams
+from ..registry import did_you_mean
+from .retrieval import MINILM
+
+HPARAMS = Path(__file__).parents[1] / "hparams/IKE"
+
+
+@dataclass
+class IKEHyperParams(HParams):
+    """EasyEdit's fields for multimodal IKE, as its YAML files have them.
+
+    Attributes:
+        k: demonstrations in front of the new fact (EasyEdit and the release: 32).
+        sentence_model_name: of the encoder that retrieves them.
+        task_name: in EasyEdit the name of the embeddings file; here the training records that are
+            demonstrated with, where nothing else says so: ``scenes``.
+    """
+
+    model_name: str
+    k: int = 32
+    sentence_model_name: str = MINILM
+    task_name: str = ""
+    alg_name: str = "IKE"
+    name: str | None = None
+    device: int | str = "cpu"
+    results_dir: str = "./results"
+    tokenizer_class: str | None = None
+    tokenizer_name: str | None = None
+    qformer_checkpoint: str | None = None
+    qformer_name_or_path: str | None = None
+    state_dict_file: str | None = None
+    pretrained_ckpt: str | None = None
+    exact_match: bool = False
+    model_parallel: bool = False
+    coco_image: str | None = None
+    rephrase_image: str | None = None
+
+    _alg: ClassVar[str] = "IKE"
+    _title: ClassVar[str] = "IKE"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 0:
+            raise ConfigError(f"k is {self.k!r}, not a whole number from 0")
+
+
+def shipped_hparams(backbone: Backbone) -> IKEHyperParams:
+    """The settings shipped for ``backbone``.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    known = sorted(p.stem for p in HPARAMS.glob("*.yaml"))
+    if backbone.name not in known:
+        raise ConfigError(
+            f"no IKE hparams are shipped for {backbone.name}; {did_you_mean(backbone.name, known)}",
+            remedy="give IKE hparams of your own: IKE(backbone, train, hparams=...)",
+        )
+    return IKEHyperParams.from_hparams(HPARAMS / backbone.name)
+
+
+def training_records(
+    source: Sequence[EditRecord] | str | Path, corpus: int, backbone: Backbone
+) -> Sequence[EditRecord]:
+    """The first ``corpus`` training records; their images are not looked at."""
+    if not isinstance(source, (str, Path)):
+        return list(source)[:corpus]
+    if str(source) == "scenes":
+        from ..scenes.records import ensure_scenes
+
+        files = ensure_scenes()
+        source, images = files.train, files.images
+    else:
+        images = None
+        if not Path(source).is_file():
+            raise ConfigError(
+                f"IKE demonstrates with training records, and there is no file {source!r} "
+                f"(task_name of the hparams for {backbone.name})",
+                remedy="give records: IKE(backbone, train='train.json'); on the command line, "
+                "--editor ike=FOLDER with a folder that IKE.save_pretrained wrote",
+            )
+    return FGVEditDataset(source, corpus, image_root=images, check="off").records
