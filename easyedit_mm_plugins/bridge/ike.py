@@ -51,6 +51,7 @@ class IKE(Editor):
     name: ClassVar[str] = "ike"
     isolates_rows: ClassVar[bool] = True
     trained: ClassVar[bool] = False
+    hparams_class: ClassVar[type] = IKEHyperParams
 
     def __init__(
         self,
@@ -74,6 +75,11 @@ class IKE(Editor):
         self._edits: dict[str, Question] = {}
         self._contexts: dict[str, list[str]] = {}
         self._count = 0
+
+    @classmethod
+    def from_hparams(cls, hparams: IKEHyperParams, backbone: Backbone) -> Self:
+        """An editor with these settings, on the records that ``task_name`` names."""
+        return cls(backbone, hparams=hparams)
 
     @property
     def edits(self) -> dict[str, Question]:
