@@ -59,7 +59,7 @@ def make(host, sentences, tmp_path):
     def build(family="llava", k=1, positions=128, records=None, **kwargs):
         backbone = build_tiny(family)
         backbone.language_model.config.max_position_embeddings = positions
-        hparams = IKEHyperParams(backbone.name, k, sentences)
+        hparams = IKEHyperParams(backbone.name, k=k, sentence_model_name=sentences)
         records = train() if records is None else records
         return IKE(backbone, records, hparams=hparams, cache=tmp_path / "ike", **kwargs)
 
@@ -253,7 +253,11 @@ def test_mistakes_are_named(make, sentences, tmp_path):
     with pytest.raises(ConfigError, match="no IKE hparams are shipped for tiny-llava"):
         load_editor("ike", backbone)
     with pytest.raises(ConfigError, match="no file"):
-        IKE(backbone, "nowhere.json", hparams=IKEHyperParams("x", 1, sentences))
+        IKE(
+            backbone,
+            "nowhere.json",
+            hparams=IKEHyperParams("x", k=1, sentence_model_name=sentences),
+        )
     with pytest.raises(BackboneError, match="pip install"):
         SentenceEncoder(str(tmp_path / "no-such-model"))
     backbone.name = "scenes-llava"
@@ -266,7 +270,11 @@ def test_without_easyedit_it_says_so(sentences, monkeypatch):
 
     monkeypatch.setattr(host_module, "load", absent)
     with pytest.raises(BridgeError, match="not on this machine"):
-        IKE(build_tiny("llava"), train(), hparams=IKEHyperParams("x", 1, sentences))
+        IKE(
+            build_tiny("llava"),
+            train(),
+            hparams=IKEHyperParams("x", k=1, sentence_model_name=sentences),
+        )
 
 
 def test_the_packaged_minilm_is_found_under_easyedits_path():

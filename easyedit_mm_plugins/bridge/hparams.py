@@ -53,6 +53,8 @@ def read_hparams(path: str | Path, host: Host) -> Any:
     known = {field.name for field in fields(cls)}
     if host.generation == "head":
         known.add("alg")  # its classes take both names of the algorithm and keep one
+    elif "alg" in known:
+        values.setdefault("alg", alg)  # the release wants both
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "hparams.yaml"
         copy.write_text(yaml.safe_dump({k: v for k, v in values.items() if k in known}))

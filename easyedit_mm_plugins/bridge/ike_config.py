@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..backbones.base import Backbone
 from ..data import EditRecord, FGVEditDataset
 from ..errors import ConfigError
-from ..methods.hparams import HParams
+from ..methods.hparams import ModelHParams
 from ..registry import did_you_mean
 from .retrieval import MINILM
 
@@ -18,34 +18,21 @@ HPARAMS = Path(__file__).parents[1] / "hparams/IKE"
 
 
 @dataclass
-class IKEHyperParams(HParams):
+class IKEHyperParams(ModelHParams):
     """EasyEdit's fields for multimodal IKE, as its YAML files have them.
 
     Attributes:
         k: demonstrations in front of the new fact (EasyEdit and the release: 32).
         sentence_model_name: of the encoder that retrieves them.
         task_name: in EasyEdit the name of the embeddings file; here the training records that are
-            demonstrated with, where nothing else says so: ``scenes``.
+            demonstrated with: ``scenes``, or a JSON file in FGVEdit's schema.
     """
 
-    model_name: str
     k: int = 32
     sentence_model_name: str = MINILM
     task_name: str = ""
     alg_name: str = "IKE"
-    name: str | None = None
-    device: int | str = "cpu"
     results_dir: str = "./results"
-    tokenizer_class: str | None = None
-    tokenizer_name: str | None = None
-    qformer_checkpoint: str | None = None
-    qformer_name_or_path: str | None = None
-    state_dict_file: str | None = None
-    pretrained_ckpt: str | None = None
-    exact_match: bool = False
-    model_parallel: bool = False
-    coco_image: str | None = None
-    rephrase_image: str | None = None
 
     _alg: ClassVar[str] = "IKE"
     _title: ClassVar[str] = "IKE"
