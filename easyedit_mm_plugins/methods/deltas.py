@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -157,16 +158,26 @@ def changed_rows(
 ) -> Any:
     """A :class:`Batch` of ``questions`` whose image embeddings are those of the changed connector.
 
-    Where no row changes the connector, the cached embeddings serve.
+    Where no row changes the connector, the cached embeddings serve. A picture goes through it once
+    for all questions that are under the same change.
     """
     pictured = [i for i, q in enumerate(questions) if q.image is not None]
-    under = [deltas[i] for i in pictured]
-    if not any(name.startswith("connector.") for delta in under for name in delta):
+    if not any(name.startswith("connector.") for i in pictured for name in deltas[i]):
         return backbone.batch(questions, **kwargs)
-    states = backbone.vision_states([questions[i].image for i in pictured])
-    with applied(backbone.linear_modules(), under):
+    places: dict[Any, int] = {}
+    first: list[int] = []  # one question for each picture under a change
+    which = []
+    for i in pictured:
+        image = questions[i].image
+        key = (image if isinstance(image, (str, Path)) else id(image), id(deltas[i]))
+        if key not in places:
+            places[key] = len(first)
+            first.append(i)
+        which.append(places[key])
+    states = backbone.vision_states([questions[i].image for i in first])
+    with applied(backbone.linear_modules(), [deltas[i] for i in first]):
         embedded = backbone.connect(states)
-    return backbone.batch(questions, embedded=embedded, **kwargs)
+    return backbone.batch(questions, embedded=embedded[which], **kwargs)
 
 
 def changed_logits(
