@@ -1,6 +1,6 @@
 """The report of one or several runs: Markdown, LaTeX, and one HTML page that needs no network.
 
-``collect.py`` reads runs and refuses what may not stand side by side, ``compare.py`` tests
+``sources.py`` reads runs and refuses what may not stand side by side, ``compare.py`` tests
 methods against each other, ``layout.py`` decides what a table shows, ``markdown.py``, ``latex.py``
 and ``page.py`` write it down. Every number comes from the cases of a run that is named beside it.
 """
@@ -8,12 +8,12 @@ and ``page.py`` write it down. Every number comes from the cases of a run that i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_LAZY = {"Report": ".collect", "collect": ".collect", "write_report": ".write"}
+_LAZY = {"Report": ".sources", "collect": ".sources", "write_report": ".write"}
 
 __all__ = ["Report", "collect", "write_report"]
 
 if TYPE_CHECKING:
-    from .collect import Report, collect
+    from .sources import Report, collect
     from .write import write_report
 
 

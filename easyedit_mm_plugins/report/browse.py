@@ -9,8 +9,8 @@ from typing import Any
 
 from ..data.preview import thumbnail
 from ..evaluation.results import BASE, CaseResult
-from .collect import Board, Report, Source
 from .scores import OUT_OF_SCOPE
+from .sources import Board, Report, Source
 
 SIDE = 160  # pixels of a thumbnail
 PICTURE_BYTES = 6_000_000  # of all thumbnails together
@@ -31,15 +31,26 @@ class Strings:
 
 
 class Pictures:
-    """Thumbnails as data URLs, at most ``limit`` bytes of them.
+    """Thumbnails as data URLs, at most ``limit`` bytes of them (:data:`PICTURE_BYTES`).
+
+    Args:
+        folders: where relative paths may start.
+        given: where pictures are if not there.
 
     Attributes:
         missing: pictures that are not there.
         left_out: pictures for which there was no room.
     """
 
-    def __init__(self, folders: Sequence[Path], limit: int = PICTURE_BYTES) -> None:
-        self.folders, self.room = list(folders), limit
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        given: str | Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.given = Path(given) if given is not None else None
+        self.folders = [*([self.given] if self.given else []), *folders]
+        self.room = PICTURE_BYTES if limit is None else limit
         self.missing = self.left_out = 0
         self._places: dict[str, int | None] = {}
         self.urls: list[str] = []
@@ -69,11 +80,14 @@ class Pictures:
         if not name.startswith("pixels:"):
             yield Path(name)
             yield from (folder / name for folder in self.folders)
+            if self.given is not None:  # the images may have moved: with ever fewer folders
+                parts = Path(name).parts
+                yield from (self.given.joinpath(*parts[at:]) for at in range(1, len(parts)))
 
 
-def picture_folders(sources: Sequence[Source], given: str | Path | None) -> list[Path]:
-    """Where relative image paths may start: as given, or at any folder above a run."""
-    folders = [Path(given)] if given is not None else []
+def run_folders(sources: Sequence[Source]) -> list[Path]:
+    """Where relative image paths may start: at any folder above a run."""
+    folders = []
     for source in sources:
         resolved = source.path.resolve()
         folders += [resolved, *resolved.parents]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .collect import Board, Report
 from .compare import SAMPLES
 from .layout import (
     Cell,
@@ -19,6 +18,7 @@ from .layout import (
     tables,
     tests_against_best,
 )
+from .sources import Board, Report
 
 _MARKS = {
     "\\": r"\textbackslash{}",

@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from ..reproduce.published import Published, content, find
-from .collect import METHOD_NAMES, UNEDITED, Board, Entry, Report
 from .compare import Paired, holm, paired_tests
+from .sources import METHOD_NAMES, UNEDITED, Board, Entry, Report
 
 # The columns of MSCKE's table 1 and DualEdit's table 2; the suites know more metrics.
 PAPER_COLUMNS = {

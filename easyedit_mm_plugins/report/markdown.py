@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..evaluation.tables import PROTOCOL_TEXT
-from .collect import Board, Report
 from .compare import SAMPLES
 from .layout import (
     Cell,
@@ -21,6 +20,7 @@ from .layout import (
     tables,
     tests_against_best,
 )
+from .sources import Board, Report
 
 
 def write_markdown(report: Report, title: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..evaluation.tables import PROTOCOL_TEXT
-from .browse import Pictures, browse, picture_folders
-from .collect import UNEDITED, Board, Entry, Report
+from .browse import Pictures, browse, run_folders
 from .compare import SAMPLES
 from .layout import (
     DECIMALS,
@@ -30,6 +29,7 @@ from .layout import (
     tables,
 )
 from .scores import score_histogram
+from .sources import UNEDITED, Board, Entry, Report
 
 _ASSETS = Path(__file__).parents[1] / "assets" / "report"
 _SCRIPTS = ("core.js", "charts.js", "tables.js", "cases.js", "main.js")
@@ -55,7 +55,7 @@ def page_data(
     places = {id(board): at for at, board in enumerate(report.boards)}
     methods = methods_of(report.boards)
     numbers = {label: at for at, (_, label) in enumerate(methods)}
-    pictures = Pictures(picture_folders(report.sources, images))
+    pictures = Pictures(run_folders(report.sources), images)
     found = browse(report, grouped, pictures, limit)
     metrics = dict.fromkeys(m for board in report.boards for m in all_columns(board))
     sources = {

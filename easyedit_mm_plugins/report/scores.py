@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .collect import Entry
+from .sources import Entry
 
 IN_SCOPE = ("edit", "rephrase", "in_scope", "image_rephrase")
 OUT_OF_SCOPE = ("out_scope", "text_loc", "image_loc")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import write_text
-from .collect import Report, collect
 from .latex import write_latex
 from .markdown import write_markdown
 from .page import write_page
+from .sources import Report, collect
 
 
 @dataclass(frozen=True)
