@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
+import easyedit_mm_plugins
 from easyedit_mm_plugins.bridge.cpu import on_cpu
+from easyedit_mm_plugins.bridge.hparams import read_hparams
 
 from . import easyedit_tiny
 from .sentence_tiny import sentence_folder
 
 pytest_plugins = ["tests.bridge_fixtures"]
+ROOT = Path(easyedit_mm_plugins.__file__).parent / "hparams"
+
+
+def locality(image: str) -> dict:
+    """What the release's ``edit`` cannot do without."""
+    return {
+        "text": {"prompt": ["who wrote it"], "ground_truth": ["human"]},
+        "vision": {"image": [image], "prompt": ["which shape"], "ground_truth": ["star"]},
+    }
 
 
 def test_every_way_to_name_a_cuda_device_ends_on_the_cpu():
@@ -71,16 +82,34 @@ def test_its_own_ike_edits(host, tiny, scenes, ike_hparams, tmp_path):
             targets="green",
             image=scenes[0],
             rephrase_prompts="please what color is the circle?",
-            locality_inputs={
-                "text": {"prompt": ["who wrote it"], "ground_truth": ["human"]},
-                "vision": {
-                    "image": [scenes[1]],
-                    "prompt": ["which shape"],
-                    "ground_truth": ["star"],
-                },
-            },
+            locality_inputs=locality(scenes[1]),
             train_ds=train,
             **({} if host.generation == "pypi" else {"file_type": "image"}),
         )
     assert 0 <= float(metrics[0]["post"]["rewrite_acc"]) <= 1
     assert next(editor.model.parameters()).device.type == "cpu"
+
+
+def test_its_own_serac_edits_with_the_shipped_hparams(host, tiny, scenes, tmp_path):
+    if host.generation == "head":
+        pytest.skip("the checkout's executor of SERAC crashes in its own edit()")
+    hparams = read_hparams(ROOT / "SERAC_MULTI/blip2", host)
+    for key, value in easyedit_tiny.fields(tiny, "blip2").items():
+        setattr(hparams, key, value)
+    hparams.device, hparams.archive = 0, str(tmp_path / "archive.pt")
+    hparams.small_name, hparams.cls_name = tiny.opt, tiny.bert
+    with easyedit_tiny.small_vit(), on_cpu():
+        editor = host.editor_class.from_hparams(hparams)
+        editor.model.float()
+        serac = host.module("trainer.algs.SERAC").SERAC_MULTI
+        trained = serac(editor.model, hparams, lambda: editor.model)
+        torch.save({"model": trained.state_dict()}, hparams.archive)
+        metrics, _, _ = editor.edit(
+            prompts="what color is the circle?",
+            targets="green",
+            image=scenes[0],
+            rephrase_prompts="please what color is the circle?",
+            locality_inputs=locality(scenes[1]),
+        )
+    assert 0 <= float(metrics[0]["post"]["rewrite_acc"]) <= 1
+    assert 0 <= float(metrics[0]["post"]["multimodal_locality_acc"]) <= 1
