@@ -15,6 +15,8 @@ from ..registry import METHODS
 from .base import Answer, Editor, Forced, Unedited
 
 METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
+METHODS.register("ft-llm", "easyedit_mm_plugins.methods.ft:FTLLM")
+METHODS.register("ft-visual", "easyedit_mm_plugins.methods.ft:FTVisual")
 METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
 METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
 METHODS.register("mend", "easyedit_mm_plugins.bridge.mend:MEND")
