@@ -149,7 +149,7 @@ class Encoder(nn.Module, ABC):
                 raise DataError(f"an image tensor must be [3, H, W], not {list(image.shape)}")
             x = image.detach().float().cpu().clamp(0, 1)
         else:
-            x = torch.tensor(np.asarray(open_image(image))).permute(2, 0, 1).float().div_(255)
+            x = torch.tensor(np.asarray(open_image(image))).permute(2, 0, 1).contiguous().float().div_(255)
         height, width = x.shape[-2:]
         if self.resize == "crop" and height != width:
             side = min(height, width)
