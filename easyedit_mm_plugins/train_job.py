@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,42 @@ import yaml
 from . import jobs
 from .console import CONSOLE
 from .errors import ConfigError, UnknownNameError
-from .registry import did_you_mean
+from .loggers import check_loggers, open_loggers
+from .registry import METHODS, did_you_mean
 
 HPARAMS = Path(__file__).resolve().parent / "hparams"
+# Package below methods/, and in it: settings, the editor that they ask for, its trainer.
+TRAINABLE = {
+    "mscke": ("mscke", "MSCKETrainingHyperParams", "editor_from_hparams", "MSCKETrainer"),
+    "dualedit": (
+        "dualedit",
+        "DualEditTrainingHyperParams",
+        "editor_from_hparams",
+        "DualEditTrainer",
+    ),
+    "mend": ("mend", "MendTrainingHyperParams", "mend_from_hparams", "MendTrainer"),
+    "mscke-mend": (
+        "mend",
+        "MSCKEMENDTrainingHyperParams",
+        "mscke_mend_from_hparams",
+        "MSCKEMENDTrainer",
+    ),
+}
+
+
+def training_parts(method: str) -> tuple[Any, ...]:
+    """A method's class of training settings, its function (settings, backbone) -> editor, and its
+    trainer.
+
+    Raises:
+        UnknownNameError: it has no trainer here; the message offers the nearest that has.
+    """
+    if METHODS.key(method) not in TRAINABLE:
+        hint = did_you_mean(method, list(TRAINABLE))
+        raise UnknownNameError(f"method {method!r} has no trainer here; {hint}")
+    package, *names = TRAINABLE[METHODS.key(method)]
+    module = import_module(f".methods.{package}", __package__)
+    return tuple(getattr(module, name) for name in names)
 
 
 def shipped_hparams(method: str, backbone: str) -> Path:
@@ -22,7 +56,7 @@ def shipped_hparams(method: str, backbone: str) -> Path:
     Raises:
         ConfigError: there is none; the message lists those of the method.
     """
-    folder = HPARAMS / "TRAINING" / method.upper()
+    folder = HPARAMS / "TRAINING" / METHODS.key(method).upper()
     path = folder / f"{Path(backbone).name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
@@ -61,8 +95,12 @@ def train_editor(
     device: str = "cpu",
     dtype: str | None = None,
     skip_bad: bool = False,
+    log: Sequence[str] = (),
 ) -> Path:
     """Train ``method`` for ``backbone`` in ``out``, going on from where a stopped run was.
+
+    Args:
+        log: names of loggers (``loggers.py``) that are told what ``history.json`` is told.
 
     Returns:
         The folder of the best editor, ``out``/best.
@@ -71,13 +109,9 @@ def train_editor(
         ConfigError: an unknown method or setting. DataError: a bad record. TrainingError,
             RunError: from the trainer.
     """
-    if method.lower() != "mscke":
-        raise UnknownNameError(
-            f"method {method!r} has no trainer here; {did_you_mean(method, ['mscke'])}"
-        )
-    from .methods.mscke import MSCKE, MSCKETrainer, MSCKETrainingHyperParams
-
-    settings = MSCKETrainingHyperParams.from_hparams(hparams or shipped_hparams(method, backbone))
+    check_loggers(log)
+    settings_class, make_editor, make_trainer = training_parts(method)
+    settings = settings_class.from_hparams(hparams or shipped_hparams(method, backbone))
     wanted = {**parse_changes(changes), "device": device}
     known = settings.to_dict()
     for key in wanted:
@@ -90,18 +124,21 @@ def train_editor(
     )
     held_out = min(val, len(loaded.records) // 2)
     cut = len(loaded.records) - held_out
+    import torch
+
     from .backbones import load_backbone
 
     base = load_backbone(backbone, device=device, dtype=dtype)
-    editor = MSCKE.from_config(
-        base, settings.scope, settings.counterfactual, threshold=settings.threshold
-    )
-    trainer = MSCKETrainer(editor, loaded.records[:cut], loaded.records[cut:], settings, out)
+    torch.manual_seed(settings.seed)
+    editor = make_editor(settings, base)
+    trainer = make_trainer(editor, loaded.records[:cut], loaded.records[cut:], settings, out)
     CONSOLE.print(
         f"training {method} for {backbone} on {cut} records, {held_out} kept for validation",
         markup=False,
     )
-    final = trainer.run()
+    with open_loggers(log, trainer.out_dir, config=settings.to_dict()) as loggers:
+        trainer.listeners.append(loggers.log)
+        final = trainer.run()
     for key, value in sorted(final.items()):
         CONSOLE.print(f"  {key:<24} {value:.4f}", markup=False)
     best = Path(trainer.out_dir) / "best"

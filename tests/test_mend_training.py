@@ -76,9 +76,9 @@ def test_the_loss_by_kind_of_question_by_hand():
 def test_training_lowers_the_loss_and_leaves_the_base_model(tmp_path, family):
     trainer = _trainer(tmp_path, family, max_iters=25, val_interval=25)
     base = [t.clone() for t in trainer.editor.backbone.model.state_dict().values()]
-    before = trainer.validate()["loss/total_val"]
+    before = trainer.validate()["loss/total_edit_val"]
     final = trainer.run()
-    assert final["loss/total_val"] < 0.95 * before
+    assert final["loss/total_edit_val"] < 0.95 * before
     assert {"right/edit", "right/in_scope", "right/specificity"} <= set(final)
     after = trainer.editor.backbone.model.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(base, after, strict=True))

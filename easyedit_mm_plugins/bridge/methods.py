@@ -35,7 +35,7 @@ from ..methods.base import Editor
 from ..registry import METHODS
 
 LOG = logging.getLogger(__name__)
-_OWN = {"dualedit", "mscke", "serac", "unedited"}
+_OWN = {"dualedit", "ft-llm", "ft-visual", "mend", "mscke", "mscke-mend", "serac", "unedited"}
 assert _builtin
 
 
@@ -55,7 +55,13 @@ _DECLARED = {
         "easyedit_mm_plugins.methods.mscke:editor_from_hparams",
         "easyedit_mm_plugins.methods.mscke:MSCKETrainer",
         "best",
-    )
+    ),
+    "mscke-mend": _Declared(
+        "MSCKE-MEND",
+        "easyedit_mm_plugins.methods.mend:mscke_mend_from_hparams",
+        "easyedit_mm_plugins.methods.mend:MSCKEMENDTrainer",
+        "best",
+    ),
 }
 
 

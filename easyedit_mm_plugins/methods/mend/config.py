@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ...errors import ConfigError
-from ..hparams import LoopHParams, ModelHParams, at_least, choice
+from ..hparams import LoopHParams, at_least, choice
 
 # The part of an EasyEdit parameter name that says which decoder it is in.
 _DECODER = re.compile(r"^(opt_model|llama_model|language_model)\.(.*\.)?(?=layers\.)")
@@ -87,8 +87,39 @@ def canonical(name: str) -> str:
     return name
 
 
-class _Flat(MendConfig):
-    """Settings files name the editor's settings beside the others, as EasyEdit's do."""
+@dataclass
+class _Fields(MendConfig, LoopHParams):
+    """All keys of EasyEdit's multimodal MEND files, for editing and training, and a few more."""
+
+    lr: float = 1e-6  # EasyEdit: 1e-6
+    lr_lr: float = 1e-4  # of the modules' learned rates; EasyEdit: 1e-4
+    cedit: float = 0.1  # nll on the edit and its rewordings; EasyEdit: 0.1
+    iedit: float = 0.1  # nll on what the edit entails; EasyEdit: 0.1, on a rephrased image
+    cloc: float = 1.0  # KL on questions that have nothing to do with the edit; EasyEdit: 1.0
+    iloc: float = 1.0  # KL on out-of-scope questions about the edit's image; EasyEdit has none
+    scope_questions: int = 1  # in-scope (and as many out-of-scope) questions drawn per record
+    early_stop_key: str = "loss/total_edit_val"  # EasyEdit's name for the loss
+    feature_cache: int = 1000  # pictures whose vision states are kept (1.4 MB each at full size)
+    # EasyEdit's, without use here.
+    alg_name: str = "MEND"
+    cbase: float = 1.0
+    dropout: float = 0.0
+    train_base: bool = False
+    no_grad_layers: int | None = None
+    hidden_dim: int | None = None
+    lr_scale: float = 1.0
+    eval_log_interval: int = 1000
+    verbose: bool = True
+
+    _alg: ClassVar[str] = "MEND"
+    _title: ClassVar[str] = "MEND"
+
+    def __post_init__(self) -> None:
+        MendConfig.__post_init__(self)
+        LoopHParams.__post_init__(self)
+        at_least(self.scope_questions, "scope_questions", 1, whole=True)
+        for name in ("lr_lr", "cedit", "iedit", "cloc", "iloc"):
+            at_least(getattr(self, name), name, 0)
 
     @property
     def config(self) -> MendConfig:
@@ -97,48 +128,24 @@ class _Flat(MendConfig):
 
 
 @dataclass
-class MendHyperParams(_Flat, ModelHParams):
-    """Editing with a trained MEND.
+class MendHyperParams(_Fields):
+    """Editing with a trained MEND; what is for training is read and not used, as in EasyEdit.
 
     Raises:
         ConfigError: a value that cannot be used.
     """
 
-    alg_name: str = "MEND"
-    batch_size: int = 1  # EasyEdit: requests at a time
-    seed: int = 0
-
-    _alg: ClassVar[str] = "MEND"
-    _title: ClassVar[str] = "MEND"
+    max_iters: int | None = 1
+    _name_key: ClassVar[str] = "alg_name"
 
 
 @dataclass
-class MendTrainingHyperParams(_Flat, LoopHParams):
-    """Training MEND's network, by :class:`MendTrainer`.
+class MendTrainingHyperParams(_Fields):
+    """Training MEND's network, by :class:`MendTrainer`; EasyEdit's has 30,000 ``max_iters``.
 
     Raises:
         ConfigError: a value that cannot be used.
     """
 
     alg: str = "MEND"
-    alg_name: str = "MEND"
-    lr: float = 1e-6  # EasyEdit: 1e-6
-    lr_lr: float = 1e-4  # of the modules' learned rates; EasyEdit: 1e-4
-    cedit: float = 0.1  # nll on the edit and its rewordings; EasyEdit: 0.1
-    iedit: float = 0.1  # nll on what the edit entails; EasyEdit: 0.1, on a rephrased image
-    cloc: float = 1.0  # KL on questions that have nothing to do with the edit; EasyEdit: 1.0
-    iloc: float = 1.0  # KL on out-of-scope questions about the edit's image; EasyEdit has none
-    scope_questions: int = 1  # in-scope (and as many out-of-scope) questions drawn per record
-    max_iters: int | None = None  # EasyEdit: 30,000
-    feature_cache: int = 1000  # pictures whose vision states are kept (1.4 MB each at full size)
-
-    _alg: ClassVar[str] = "MEND"
-    _title: ClassVar[str] = "MEND"
     _name_key: ClassVar[str] = "alg"
-
-    def __post_init__(self) -> None:
-        MendConfig.__post_init__(self)
-        LoopHParams.__post_init__(self)
-        at_least(self.scope_questions, "scope_questions", 1, whole=True)
-        for name in ("lr_lr", "cedit", "iedit", "cloc", "iloc"):
-            at_least(getattr(self, name), name, 0)

@@ -61,7 +61,7 @@ class MendTrainer(Trainer):
         by_kind, right = mend_losses(self.editor, draw(records, self.hparams.scope_questions))
         values: dict[str, list[float]] = defaultdict(list)
         # weighted by their number: the last batch may be smaller
-        values["loss/total_val"] += [float(mend_total(by_kind, self.hparams))] * len(records)
+        values["loss/total_edit_val"] += [float(mend_total(by_kind, self.hparams))] * len(records)
         for kind, found in right.items():
             values[f"right/{kind}"] += found
         return values
