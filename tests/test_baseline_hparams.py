@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 import easyedit_mm_plugins
 from easyedit_mm_plugins.bridge.hparams import read_hparams
@@ -58,6 +60,22 @@ def test_values_are_the_released_ones(host):
 @pytest.mark.parametrize("path", IKE, ids=name)
 def test_the_plugins_own_ike_reads_the_same_files(path):
     assert IKEHyperParams.from_hparams(path).model_name == path.stem
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["editing", "training"])
+def test_files_for_easyedits_own_mend_are_read_too(tmp_path, host, training):
+    folder, kind = (
+        ("trainer.training_hparams", "TrainingHparams") if training else ("models.mend", "Hparams")
+    )
+    module = host.module(f"{folder}.mend_multimodal_{'training_' * training}hparams")
+    cls = getattr(module, f"MENDMultimodal{kind}")
+    values = {field.name: 1 for field in dataclasses.fields(cls)} | {"model_parallel": False}
+    for key in ("alg", "alg_name"):
+        values.pop(key, None)
+    values["alg" if training else "alg_name"] = "MEND"
+    (tmp_path / "mend.yaml").write_text(yaml.safe_dump(values))
+    hparams = read_hparams(tmp_path / "mend", host)
+    assert type(hparams) is cls and hparams.model_parallel is False
 
 
 def test_mistakes_are_named(tmp_path, host):

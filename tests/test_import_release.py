@@ -103,7 +103,8 @@ def test_routing_and_answers_are_the_checkpoints(checkpoint, parts, tmp_path):
     loaded = load_editor("mscke", build_tiny("blip2"), tmp_path / "editor")
     loaded.add([EDIT])
     assert loaded.route([ASKED])[0].score == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(loaded.counterfactual.answer_logits([EDIT], [ASKED])[0], found)
+    again = loaded.counterfactual.answer_logits([EDIT], [ASKED])[0]
+    assert torch.allclose(again, found, atol=1e-5)
     assert len(loaded.generate([ASKED, Question("what is the capital of france?")])) == 2
 
 
