@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import easyedit_mm_plugins
 from easyedit_mm_plugins.errors import ConfigError, RunError, TrainingError
 from easyedit_mm_plugins.methods.deltas import changed_logits
 from easyedit_mm_plugins.methods.mend import (
@@ -21,6 +23,8 @@ from easyedit_mm_plugins.methods.mscke.losses import INSIDE, draw
 
 from .conftest import build_tiny
 from .mscke_tiny import tiny_records
+
+HPARAMS = Path(easyedit_mm_plugins.__file__).parent / "hparams"
 
 
 def hparams(**changes) -> MendTrainingHyperParams:
@@ -162,3 +166,43 @@ def test_settings_read_like_easyedits(tmp_path):
     for key in ("lr_lr", "iloc", "scope_questions"):
         with pytest.raises(ConfigError, match=key):
             hparams(**{key: -1})
+
+
+def shipped(folder):
+    return sorted((HPARAMS / folder).glob("*.yaml"), key=lambda p: p.stem)
+
+
+def test_every_backbone_has_its_files_and_they_name_real_settings():
+    from easyedit_mm_plugins.methods.mend import (
+        MendHyperParams,
+        MSCKEMENDHyperParams,
+        MSCKEMENDTrainingHyperParams,
+    )
+
+    names = {"blip2", "minigpt4", "blip2-hf", "llava"} | {
+        f"scenes-{n}" for n in ("blip2", "llava", "minigpt4")
+    }
+    for folder, cls in (
+        ("MEND", MendHyperParams),
+        ("TRAINING/MEND", MendTrainingHyperParams),
+        ("MSCKE-MEND", MSCKEMENDHyperParams),
+        ("TRAINING/MSCKE-MEND", MSCKEMENDTrainingHyperParams),
+    ):
+        assert {p.stem for p in shipped(folder)} == names
+        for path in shipped(folder):
+            read = cls.from_hparams(path)
+            assert read.model_name == path.stem
+            config = (
+                read.config if "MSCKE" not in folder else MendConfig(**read.counterfactual.mend)
+            )
+            assert any(name.startswith("connector.") for name in config.inner_params), path
+            assert any(name.startswith("layers.") for name in config.inner_params), path
+            if not path.stem.startswith("scenes"):  # EasyEdit's values
+                assert (config.rank, config.edit_lr, config.combine) == (1920, 1e-4, True)
+
+
+@pytest.mark.parametrize("kind", ["blip2", "llava", "minigpt4"])
+def test_the_scenes_files_fit_their_models(kind):
+    config = MendTrainingHyperParams.from_hparams(HPARAMS / f"TRAINING/MEND/scenes-{kind}").config
+    editor = Mend(build_tiny(kind), replace(config, inner_params=config.inner_params[1:]))
+    assert list(editor.modules)[-1].startswith("connector.")
