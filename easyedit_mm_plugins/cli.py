@@ -37,6 +37,9 @@ Images = Annotated[Path | None, typer.Option(help="Folder that image paths are r
 Data = Annotated[str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Log = Annotated[
+    list[str] | None, typer.Option(help="tensorboard or wandb; repeatable, off by default.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and say so.")]
 
 
@@ -121,13 +124,16 @@ def evaluate(
     dtype: DType = None,
     skip_bad: SkipBad = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    log: Log = None,
 ) -> None:
     """Measure methods on backbones; a stopped run goes on where it was."""
     from . import jobs
     from .console import CONSOLE, progress_bars
     from .evaluation import Protocol
     from .evaluation.metrics import suite_named
+    from .loggers import check_loggers, open_loggers
 
+    check_loggers(log or [])
     rules = Protocol(protocol)
     suite_named(suite)
     jobs.check_names(method, backbone)
@@ -159,6 +165,8 @@ def evaluate(
                 progress=lambda label, base=base: bar(f"{label} on {base}"),
             )
     rows = run.summarise()
+    with open_loggers(log or [], run.path, config=run.config) as loggers:
+        loggers.log_rows(rows)
     show_run(run, rows)
     CONSOLE.print(f"written to {run.path}/", markup=False)
 
@@ -181,6 +189,7 @@ def train(
     device: Device = "cpu",
     dtype: DType = None,
     skip_bad: SkipBad = False,
+    log: Log = None,
 ) -> None:
     """Train an editor; a stopped training goes on where it was."""
     from .train_job import train_editor
@@ -199,6 +208,7 @@ def train(
             device=device,
             dtype=dtype,
             skip_bad=skip_bad,
+            log=log or [],
         )
 
 

@@ -24,15 +24,23 @@ def report(
     images: Annotated[
         Path | None, typer.Option(help="Folder that image paths are relative to.")
     ] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Also log the metrics: tensorboard or wandb.")
+    ] = None,
 ) -> None:
     """Tables in the papers' layout, tests between methods, and a page to look at."""
     from rich.markup import escape
 
     from .console import CONSOLE
+    from .loggers import check_loggers, open_loggers
     from .report import write_report
 
+    check_loggers(log or [])
     with CONSOLE.status("reading the runs ..."):
         written = write_report(run, out, root=runs, title=title, cases=cases, images=images)
+    for source in written.report.sources if log else ():
+        with open_loggers(log or [], source.path, config=source.run.config) as loggers:
+            loggers.log_rows(source.run.make_rows())
     for note in written.report.notes:
         CONSOLE.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     for row in written.report.missing:

@@ -15,7 +15,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +76,7 @@ class Trainer(ABC):
         self.best_step = 0
         self.history: list[dict[str, Any]] = []
         self.running: dict[str, list[float]] = {}  # what the next log line will average
+        self.listeners: list[Callable[[int, dict[str, float]], None]] = []  # (step, values)
         self.modules: dict[str, nn.Module] = dict(modules)
         self.optimizer = self._optimizer()
 
@@ -95,6 +96,9 @@ class Trainer(ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimiser, each with its ``lr``."""
 
+    def prepare(self) -> None:  # noqa: B027  (most methods need nothing)
+        """What comes before the first step of a new run."""
+
     # The loop ---------------------------------------------------------------------------------
 
     def run(self) -> dict[str, float]:
@@ -109,7 +113,8 @@ class Trainer(ABC):
         try:
             if self.hparams.eval_only:
                 return self.validate()
-            self.resume()
+            if not self.resume():
+                self.prepare()
             self._loop()
         finally:
             backbone.cached_images = cached
@@ -210,6 +215,8 @@ class Trainer(ABC):
 
     def _note(self, values: dict[str, float]) -> None:
         self.history.append({"step": self.step, **values})
+        for listen in self.listeners:
+            listen(self.step, values)
         text = " ".join(f"{k} {v:.4f}" for k, v in values.items())
         LOG.info("step %d/%d %s", self.step, self.total, text)
 
