@@ -29,6 +29,14 @@ _LAZY = {
     "MSCKEHyperParams": ".methods.mscke",
     "MSCKETrainingHyperParams": ".methods.mscke",
     "MSCKETrainer": ".methods.mscke",
+    "MSCKEMENDHyperParams": ".methods.mend",
+    "MSCKEMENDTrainingHyperParams": ".methods.mend",
+    "DualEditHyperParams": ".methods.dualedit",
+    "DualEditTrainingHyperParams": ".methods.dualedit",
+    "FTLLMHyperParams": ".methods.ft",
+    "FTVisualHyperParams": ".methods.ft",
+    "EVQADataset": ".data",
+    "EICDataset": ".data",
     "evaluate": ".evaluation",
     "Protocol": ".evaluation",
 }
@@ -52,6 +60,14 @@ __all__ = [
     "MSCKEHyperParams",
     "MSCKETrainingHyperParams",
     "MSCKETrainer",
+    "MSCKEMENDHyperParams",
+    "MSCKEMENDTrainingHyperParams",
+    "DualEditHyperParams",
+    "DualEditTrainingHyperParams",
+    "FTLLMHyperParams",
+    "FTVisualHyperParams",
+    "EVQADataset",
+    "EICDataset",
     "evaluate",
     "Protocol",
 ]
@@ -59,9 +75,12 @@ __all__ = [
 if TYPE_CHECKING:
     from .backbones import Backbone, load_backbone
     from .bridge import register, status, unregister
-    from .data import EditRecord, FGVEditDataset, Question
+    from .data import EditRecord, EICDataset, EVQADataset, FGVEditDataset, Question
     from .evaluation import Protocol, evaluate
     from .methods import Editor, load_editor
+    from .methods.dualedit import DualEditHyperParams, DualEditTrainingHyperParams
+    from .methods.ft import FTLLMHyperParams, FTVisualHyperParams
+    from .methods.mend import MSCKEMENDHyperParams, MSCKEMENDTrainingHyperParams
     from .methods.mscke import (
         MSCKE,
         MSCKEHyperParams,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from easyedit_mm_plugins.bridge import host
 from easyedit_mm_plugins.errors import BridgeError
 from easyedit_mm_plugins.scenes.records import write_scenes
 
+from .bridge_helpers import tiny_clip
+from .easyedit_tiny import small_vit
+
+pytest_plugins = ["tests.bridge_fixtures"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,3 +50,79 @@ def test_example(folder, name, says):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert all(word in done.stdout for word in says)
+
+
+HPARAMS = ROOT / "hparams"
+SMALL = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def small(path, out, fields, clip, **changes):
+    """The shipped file ``path`` for a tiny model: same keys, tiny parts, untrained."""
+    values = yaml.safe_load((HPARAMS / path).read_text()) | fields | changes
+    values["scope"] |= {"encoder": str(clip), "pretrained": None, "dim": 8}
+    if values.get("counterfactual", {}).get("kind") == "small-lm":
+        values["counterfactual"]["lm"] = SMALL
+    elif "mend" in values.get("counterfactual", {}):
+        few = {"inner_params": ["layers.-1.mlp.down_proj"], "rank": 4}
+        values["counterfactual"]["mend"] |= few
+    if "archive" in values:
+        values["archive"] = None
+    out.write_text(yaml.safe_dump(values))
+    return str(out)
+
+
+@pytest.fixture
+def example(monkeypatch, capsys):
+    """Run an example in this process and give back what it printed."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with small_vit():
+            runpy.run_path(str(ROOT / f"examples/{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["blip2", "minigpt4"])
+def test_easyedits_own_models(host, request, folder, tmp_path, example, name):
+    clip = tiny_clip(tmp_path / "clip")
+    fields = request.getfixturevalue(f"{name}_fields")
+    method = "MSCKE" if name == "blip2" else "MSCKE-MEND"
+    hparams = small(f"{method}/{name}.yaml", tmp_path / "hparams.yaml", fields, clip)
+    data = folder / "data/scenes"
+    words = ["--hparams", hparams, "--data", data / "test.json", "--images", data / "images"]
+    printed = example(name, *words, "--cases", 2)
+    assert ("specificity" if name == "blip2" else "post") in printed
+
+
+def test_llava_on_the_embedded_model(folder, example):
+    image = sorted((folder / "data/scenes/images").rglob("*.png"))[0]
+    words = ["--backbone", "scenes-llava", "--method", "mscke", image]
+    printed = example("llava", *words, "what color is the circle?", "red", "is the circle red?")
+    assert "what color is the circle?" in printed and "-> red" in printed
+
+
+def test_training(folder, tmp_path, example):
+    out = tmp_path / "run"
+    data = folder / "data/scenes"
+    words = ["--data", data / "train.json", "--images", data / "images"]
+    printed = example("train_mscke", "--out", out, "--steps", 2, *words)
+    assert (out / "best/config.json").is_file() and str(out / "best") in printed
+
+
+def test_training_through_easyedit(host, blip2_fields, folder, tmp_path, example):
+    clip, data = tiny_clip(tmp_path / "clip"), folder / "data/scenes"
+    changes = {"results_dir": str(tmp_path / "results"), "val_steps": 1}
+    file = tmp_path / "hparams.yaml"
+    hparams = small("TRAINING/MSCKE/blip2.yaml", file, blip2_fields, clip, **changes)
+    words = ["--hparams", hparams, "--train", data / "train.json", "--val", data / "test.json"]
+    printed = example("train_easyedit", *words, "--images", data / "images", "--steps", 2)
+    saved = printed.split("archive in an hparams file: ")[1].strip()
+    assert (Path(saved) / "config.json").is_file()
