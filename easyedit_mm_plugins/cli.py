@@ -11,7 +11,7 @@ import typer
 
 from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipped, show_run
 from .cli_data import app as data_app
-from .cli_experiments import reproduce
+from .cli_experiments import compare, reproduce
 from .cli_import import import_release
 from .cli_report import report
 from .errors import ConfigError, EasyEditMMError
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.command()(reproduce)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(compare)
 app.command()(report)
 app.command("import-release")(import_release)
 _STATE = {"debug": False}

@@ -51,3 +51,15 @@ def reproduce(
     )
     with resumable():
         run(settings)
+
+
+def compare(context: typer.Context) -> None:
+    """Compare methods, in Hydra's language: method=[serac,mscke] backbone=scenes-llava.
+
+    Groups: method (one or several), backbone, data, eval, experiment; -m sweeps, --cfg job shows
+    the configuration, --hydra-help what else Hydra takes. See docs/experiments.md.
+    """
+    from .experiments.compare import compare as run
+
+    with resumable():
+        run(context.args)

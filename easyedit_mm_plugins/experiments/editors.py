@@ -21,6 +21,8 @@ HPARAMS = Path(__file__).resolve().parent.parent / "hparams"
 # ``hparams_class`` instead: the class, or "module:class".
 _CLASSES = {
     "mscke": "easyedit_mm_plugins.methods.mscke:MSCKEHyperParams",
+    "mend": "easyedit_mm_plugins.methods.mend:MendHyperParams",
+    "mscke-mend": "easyedit_mm_plugins.methods.mend:MSCKEMENDHyperParams",
     "dualedit": "easyedit_mm_plugins.methods.dualedit:DualEditHyperParams",
 }
 

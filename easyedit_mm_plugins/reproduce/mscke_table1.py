@@ -55,7 +55,7 @@ def grid(settings: ExperimentSettings) -> Grid:
     # The paper's own base models are measured as the paper does it, others as users see them.
     own = not any(is_embedded(backbone.label) for backbone in backbones)
     data = DataSpec(
-        settings.data,
+        "scenes-fgvedit" if settings.data == "scenes" else settings.data,
         str(settings.images) if settings.images else None,
         limit=settings.limit or (CASES if scenes else None),
     )
