@@ -26,6 +26,12 @@ TRAINABLE = {
         "DualEditTrainer",
     ),
     "mend": ("mend", "MendTrainingHyperParams", "mend_from_hparams", "MendTrainer"),
+    "mscke-lora": (
+        "mscke.lora_editor",
+        "MSCKELoRATrainingHyperParams",
+        "mscke_lora_from_hparams",
+        "MSCKELoRATrainer",
+    ),
     "mscke-mend": (
         "mend",
         "MSCKEMENDTrainingHyperParams",

@@ -35,7 +35,17 @@ from ..methods.base import Editor
 from ..registry import METHODS
 
 LOG = logging.getLogger(__name__)
-_OWN = {"dualedit", "ft-llm", "ft-visual", "mend", "mscke", "mscke-mend", "serac", "unedited"}
+_OWN = {
+    "dualedit",
+    "ft-llm",
+    "ft-visual",
+    "mend",
+    "mscke",
+    "mscke-lora",
+    "mscke-mend",
+    "serac",
+    "unedited",
+}
 assert _builtin
 
 
@@ -54,6 +64,12 @@ _DECLARED = {
         "MSCKE",
         "easyedit_mm_plugins.methods.mscke:editor_from_hparams",
         "easyedit_mm_plugins.methods.mscke:MSCKETrainer",
+        "best",
+    ),
+    "mscke-lora": _Declared(
+        "MSCKE-LORA",
+        "easyedit_mm_plugins.methods.mscke.lora_editor:mscke_lora_from_hparams",
+        "easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRATrainer",
         "best",
     ),
     "mscke-mend": _Declared(
