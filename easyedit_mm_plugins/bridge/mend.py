@@ -15,13 +15,13 @@ not saved).
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
-from ..methods.mend import Mend, MendConfig
+from ..methods.mend import Mend
 from . import host
 
 
@@ -35,7 +35,12 @@ def easyedit_transform() -> type[nn.Module]:
 
     class GradientTransform(theirs):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+            announcing = logging.root.manager.disable
+            logging.disable(logging.INFO)  # it announces every layer
+            try:
+                super().__init__(*args)
+            finally:
+                logging.disable(announcing)
             for name, buffer in self.named_buffers(recurse=False):
                 buffer.fill_(1.0 if name.endswith("std") else 0.0)
 
@@ -66,9 +71,10 @@ class MEND(Mend):
 
     name: ClassVar[str] = "mend"
 
-    def __init__(self, backbone: Backbone, config: MendConfig | None = None) -> None:
-        self.transform = easyedit_transform()  # type: ignore[misc]
-        super().__init__(backbone, config)
+    @classmethod
+    def network_class(cls) -> type[nn.Module]:
+        """EasyEdit's, corrected."""
+        return easyedit_transform()
 
     def describe(self) -> dict[str, Any]:
         """Whose code runs, what is edited, and the network's size."""

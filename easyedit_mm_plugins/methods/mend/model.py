@@ -41,7 +41,6 @@ class Mend(DeltaEditor):
     """
 
     name: ClassVar[str] = "mend"
-    transform: ClassVar[type[nn.Module]] = GradientTransform
 
     def __init__(self, backbone: Backbone, config: MendConfig | None = None) -> None:
         super().__init__(backbone)
@@ -49,7 +48,13 @@ class Mend(DeltaEditor):
         self.modules = edited_modules(backbone, config.inner_params)
         self.config = replace(config, inner_params=list(self.modules))
         shapes = {name: (m.in_features, m.out_features) for name, m in self.modules.items()}
-        self.network = MendNetwork(shapes, self.config, self.transform).to(backbone.device).eval()
+        network = MendNetwork(shapes, self.config, self.network_class())
+        self.network = network.to(backbone.device).eval()
+
+    @classmethod
+    def network_class(cls) -> type[nn.Module]:
+        """The class of a shape's network, called as :class:`GradientTransform` is."""
+        return GradientTransform
 
     @torch.no_grad()
     def learn(self, edits: Sequence[Question]) -> list[Delta]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...data import Question
@@ -117,6 +117,12 @@ class EditorCounterfactual(Counterfactual):
         """See :class:`Counterfactual`."""
         with self._visible(edits) as visible:
             return [row.top_ids for row in self.editor.force(queries, visible=visible, top_k=k)]
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What was trained in the editor; runs tell one training from another by it."""
+        for name, part in vars(self.editor).items():
+            if isinstance(part, nn.Module):
+                yield from part.named_parameters(name)
 
     def describe(self) -> dict[str, Any]:
         """Kind, the editor's name and its settings."""
