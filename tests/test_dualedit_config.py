@@ -15,7 +15,7 @@ from easyedit_mm_plugins.methods.dualedit import (
     DualEditTrainingHyperParams,
     GateConfig,
 )
-from easyedit_mm_plugins.methods.dualedit.model import paper_threshold
+from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
 
 from .dualedit_tiny import hparams, tiny_dualedit
 

@@ -11,8 +11,8 @@ from easyedit_mm_plugins.backbones.splice import answer_logits, hidden_states
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.methods.dualedit import AdapterConfig, DualEdit, GateConfig
+from easyedit_mm_plugins.methods.dualedit.gate import gate_position
 from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
-from easyedit_mm_plugins.methods.dualedit.model import gate_position
 
 from .conftest import build_tiny, picture
 from .dualedit_tiny import edit, mixed_questions, tiny_dualedit

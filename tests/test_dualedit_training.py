@@ -103,7 +103,8 @@ def test_what_lies_below_the_first_edited_layer_runs_once(monkeypatch):
         layer.register_forward_hook(lambda *a, i=index: runs.update({i: runs[i] + 1}))
     with torch.no_grad():
         first, _ = losses(editor, store, asked)
-        assert runs == {0: 2, 1: 3}  # locality, then the others, then all edited ones at once
+        # Edits, then the others; above it locality in the base model, then all edited ones at once.
+        assert runs == {0: 2, 1: 3}
         again, _ = losses(editor, store, asked)
     assert runs == {0: 2, 1: 4}
     assert all(torch.equal(first[k], again[k]) for k in first)
@@ -112,16 +113,17 @@ def test_what_lies_below_the_first_edited_layer_runs_once(monkeypatch):
 def test_the_cache_stays_within_its_bound():
     editor, records = tiny_dualedit(), tiny_records(5)
     store = FrozenStates(editor, 2**22)
-    everything = store.get(draw(records), ("text_loc", "image_loc"))
+    everything = store.get(draw(records))
+    store.complete(draw(records), everything)
     whole = store.used
     assert whole == sum(row.size for row in store._kept.values()) > 0
     small = FrozenStates(editor, whole // 3)
     for record in records:
-        small.get(draw([record]), ("text_loc", "image_loc"))
+        small.get(draw([record]))
         assert small.used <= small.limit
     assert 0 < len(small._kept) < len(everything)
     none = FrozenStates(editor, 0)
-    assert len(none.get(draw(records), ("text_loc", "image_loc"))) == len(everything)
+    assert len(none.get(draw(records))) == len(everything)
     assert not none._kept and none.used == 0
 
 

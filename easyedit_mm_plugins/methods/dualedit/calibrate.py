@@ -41,8 +41,12 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(editor: DualEdit, records: Sequence[EditRecord]) -> Calibration:
+def calibrate(editor: DualEdit, records: Sequence[EditRecord], *, others: int = 0) -> Calibration:
     """Choose ``editor.threshold`` by the rule above; the caller sets it.
+
+    Args:
+        others: so many other records' edits are in the memory too; what must stay closed then
+            counts with its highest cosine to any of them.
 
     Raises:
         DataError: the records have no question on one side of the gate.
@@ -53,8 +57,11 @@ def calibrate(editor: DualEdit, records: Sequence[EditRecord]) -> Calibration:
         pairs = [(i, q) for i, r in enumerate(records) for q in r.questions()[kind]]
         if pairs:
             asked = _keys(editor, [q for _, q in pairs])
-            own = edits[[i for i, _ in pairs]]
-            cosines[kind] = torch.nn.functional.cosine_similarity(asked, own).tolist()
+            rows = torch.tensor([i for i, _ in pairs])[:, None]
+            with_others = others if kind in LOC else 0
+            seen = edits[(rows + torch.arange(with_others + 1)) % len(records)]
+            found = torch.nn.functional.cosine_similarity(asked[:, None], seen, dim=-1)
+            cosines[kind] = found.amax(1).tolist()
     inside, outside = ([c for k in kinds for c in cosines.get(k, ())] for kinds in (REL + GEN, LOC))
     if not inside or not outside:
         raise DataError(

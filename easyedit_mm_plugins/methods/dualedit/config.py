@@ -14,7 +14,8 @@ from ..mscke.config import HParams, build, choice
 
 FORMS = ("paper", "released")
 TOKENS = ("text", "visual")
-GATES = ("prompt-end", "released", "off")
+GATES = ("prompt-end", "released", "off", "learned")
+STARTS = ("plain", "answer")
 
 
 @dataclass
@@ -53,6 +54,8 @@ class GateConfig:
         kind: which token decides. ``"prompt-end"``: the last one of the prompt, on both sides, so
             that the answer cannot. ``"released"``: the last one of the sequence, an answer token
             where there is one. ``"off"``: the nearest edit always applies (paper table 1).
+            ``"learned"``, not in the paper: the prompt's last token and the mean image token under
+            a learned projection, for many edits at once.
         layer: where it is read; null: at the first edited layer. It may lie before, not after.
         threshold: tau; a cosine at or above it opens the gate. Null: the paper's value, 0.8 on
             BLIP-2, 0.6 on LLaVA (appendix D) and on other backbones.
@@ -210,6 +213,10 @@ class DualEditTrainingHyperParams(_Common):
     grad_clip: float = 100.0
     max_iters: int | None = None  # paper: 50,000
     max_epochs: int | None = None  # EasyEdit: instead of max_iters
+    start: str = "plain"  # "answer": see start.py
+    stop: bool = False  # also learn that the answer ends; paper: the answer's tokens alone
+    gate_records: int = 2500  # training records that a learned gate is fitted on
+    gate_steps: int = 1500  # of its fit, before the adapters'
     gated: bool = False  # the gate in training too; released: no, every question is edited
     rel_loss: float = 1.0  # weights of eq. 5's terms; paper: 1
     gen_loss: float = 1.0
@@ -235,9 +242,12 @@ class DualEditTrainingHyperParams(_Common):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice(self.opt, "opt", ("Adam", "AdamW"))
+        choice(self.start, "start", STARTS)
         choice(self.schedule, "schedule", ("constant", "cosine"))
         for name in ("batch_size", "accumulate_bs", "val_batch_size", "val_interval"):
             at_least(getattr(self, name), name, 1, whole=True)
+        for name in ("gate_records", "gate_steps"):
+            at_least(getattr(self, name), name, 2, whole=True)
         for name in ("log_interval", "model_save_pt", "early_stop_patience"):
             at_least(getattr(self, name), name, 1, whole=True)
         for name in ("feature_cache", "cache_mib", "warmup"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ...backbones.splice import Batch, answer_logits, hidden_states
 from ...data import Question
-from .layers import capture, decoder_of, only_below
-from .model import DualEdit, gate_position
+from .gate import gate_input
+from .layers import capture, decoder_of, only_below, starting_above
+from .model import DualEdit
 
 
 class Asked(NamedTuple):
@@ -43,9 +44,9 @@ class Frozen:
         hidden: ``[n, D]``, what the first edited layer gives out, unedited.
         image: ``[n]``, true on image tokens.
         answer: the ids of its answer, the row's last tokens.
-        gate: ``[D]``, the token that the gate reads.
+        gate: what the gate reads.
         states: for an edit ``[n, D]`` by adapter layer, what adapters take keys and values from.
-        logits: for a locality question ``[a, vocab]``, the base model's at the answer.
+        logits: where they were needed ``[a, vocab]``, the base model's at the answer.
     """
 
     hidden: Tensor
@@ -69,68 +70,83 @@ class FrozenStates:
     Args:
         editor: whose backbone and layers.
         limit: bytes; 0 keeps nothing.
+        stop: answers end with the token that ends generation.
     """
 
-    def __init__(self, editor: DualEdit, limit: int) -> None:
-        self.editor, self.limit, self.used = editor, limit, 0
+    def __init__(self, editor: DualEdit, limit: int, *, stop: bool = False) -> None:
+        self.editor, self.limit, self.used, self.stop = editor, limit, 0, stop
         self.plain = False  # what layers return; known after the first pass
         self._kept: OrderedDict[Hashable, Frozen] = OrderedDict()
 
     @torch.no_grad()
-    def get(self, asked: Sequence[Asked], unmoved: Sequence[str]) -> list[Frozen]:
-        """One :class:`Frozen` a question; those not kept go through the base model together.
-
-        Args:
-            unmoved: the kinds whose base output is needed.
-        """
+    def get(self, asked: Sequence[Asked]) -> list[Frozen]:
+        """One :class:`Frozen` a question; those not kept go through the lower layers together."""
         found: dict[Hashable, Frozen] = {}
         for a in asked:
             if a.key in self._kept:
                 self._kept.move_to_end(a.key)
                 found[a.key] = self._kept[a.key]
         missing = {a.key: a for a in asked if a.key not in found}
-        whole = [a for a in missing.values() if a.kind in unmoved]
-        lower = [a for a in missing.values() if a.kind not in unmoved]
-        for group, complete in ((whole, True), (lower, False)):
+        # An edit's states are needed at every adapter's layer, other questions' at the first.
+        for edits in (True, False):
+            group = [a for a in missing.values() if (a.kind == "edit") == edits]
             if group:
-                rows = self._run([a.question for a in group], complete=complete)
-                found |= {a.key: row for a, row in zip(group, rows, strict=True)}
-        for a in missing.values():
-            if a.kind != "edit":
-                found[a.key].states = {}
-            self._keep(a.key, found[a.key])
+                rows = self._run([a.question for a in group], edits=edits)
+                for a, row in zip(group, rows, strict=True):
+                    found[a.key] = row
+                    self._keep(a.key, row)
         return [found[a.key] for a in asked]
 
-    def _run(self, questions: Sequence[Question], *, complete: bool) -> list[Frozen]:
+    @torch.no_grad()
+    def complete(self, asked: Sequence[Asked], rows: Sequence[Frozen]) -> None:
+        """Add the base model's logits to those of ``rows`` that have none."""
+        lacking = {a.key: row for a, row in zip(asked, rows, strict=True) if row.logits is None}
+        if not lacking:
+            return
+        backbone, layer = self.editor.backbone, self.editor.config.first_layer
+        batch = stack(list(lacking.values()))
+        decoder = decoder_of(backbone)
+        with starting_above(decoder, layer, batch.inputs_embeds, plain=self.plain):
+            logits = answer_logits(backbone.language_model, batch)
+        for (key, row), own in zip(lacking.items(), logits, strict=True):
+            row.logits = own.clone()
+            if key in self._kept:
+                self.used += own.numel() * own.element_size()
+        self._shrink()
+
+    def _run(self, questions: Sequence[Question], *, edits: bool) -> list[Frozen]:
         editor = self.editor
         backbone, config = editor.backbone, editor.config
-        batch = backbone.batch(questions, with_answers=True)
+        batch = backbone.batch(questions, with_answers=True, with_stop=self.stop)
         decoder = decoder_of(backbone)
         edited = sorted({a.layer for a in config.adapters})
-        top = len(decoder.layers) if complete else edited[-1] + 1
-        logits: list[Tensor | None] = [None] * len(questions)
-        with (
-            only_below(decoder, top),
-            capture(decoder, [config.gate_layer, *edited]) as outputs,
-        ):
-            if complete:
-                logits = list(answer_logits(backbone.language_model, batch))
-            else:
-                hidden_states(backbone.language_model, batch)
+        top = (edited[-1] if edits else config.first_layer) + 1
+        layers = [config.gate_layer, *(edited if edits else [config.first_layer])]
+        with only_below(decoder, top), capture(decoder, layers) as outputs:
+            hidden_states(backbone.language_model, batch)
         self.plain = outputs.plain
-        position = gate_position(config.gate.kind, batch)
+        # Without the token that ends an answer: rows are padded on the left, so it comes last.
+        width = batch.attention_mask.shape[1] - self.stop
+        seen = replace(
+            batch,
+            attention_mask=batch.attention_mask[:, :width],
+            image_mask=batch.image_mask[:, :width],
+        )
+        read = gate_input(config.gate.kind, outputs[config.gate_layer][:, :width], seen)
         rows = []
         for i, real in enumerate(batch.attention_mask.bool()):
+            kept = real.nonzero().flatten()
+            # An edit sample is what an edit is added with: without the token that ends it.
+            sample = kept[: len(kept) - self.stop]
             # Clones: a view of the batch would keep all of it alive.
-            states = {k: outputs[k][i, real].clone() for k in edited if not complete}
+            states = {k: outputs[k][i, sample].clone() for k in edited} if edits else {}
             rows.append(
                 Frozen(
                     outputs[config.first_layer][i, real].clone(),
                     batch.image_mask[i, real].clone(),
                     batch.answers[i],
-                    outputs[config.gate_layer][i, position[i]].clone(),
+                    read[i].clone(),
                     states,
-                    None if logits[i] is None else logits[i].clone(),
                 )
             )
         return rows
@@ -138,6 +154,9 @@ class FrozenStates:
     def _keep(self, key: Hashable, row: Frozen) -> None:
         self._kept[key] = row
         self.used += row.size
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self.used > self.limit and self._kept:
             self.used -= self._kept.popitem(last=False)[1].size
 

@@ -58,30 +58,56 @@ def edited_logits(
 ) -> tuple[list[Tensor], list[Frozen]]:
     """Logits ``[a, vocab]`` of the edited model at each question's answer, and the base's rows.
 
-    Each row is edited by its own record's edit, and, with ``gated``, only where the gate is open.
-    Differentiable in the adapters.
+    Each row is edited by its own record's edit, and, with ``gated``, only where the gate is open;
+    where it is shut, the logits are the base model's. Differentiable in the adapters.
     """
-    rows = store.get(asked, LOC)
+    rows = store.get(asked)
     edits = {a.record: row for a, row in zip(asked, rows, strict=True) if a.kind == "edit"}
-    keys = torch.stack([edits[a.record].gate for a in asked]).float()
-    cosine = F.cosine_similarity(torch.stack([row.gate for row in rows]).float(), keys)
-    chosen = (cosine >= editor.threshold) if gated else torch.ones_like(cosine, dtype=torch.bool)
-    at = chosen.nonzero().flatten()
-    memory = []
-    for adapter, config in zip(editor.adapters, editor.config.adapters, strict=True):
-        made = {i: adapter.memory(row.states[config.layer]) for i, row in edits.items()}
-        memory.append(pad_memory([made[asked[i].record] for i in at.tolist()]) if len(at) else ())
-    batch = stack(rows)
+    if gated:
+        read = torch.stack([row.gate for row in rows])
+        with torch.no_grad():
+            keys = editor.key_of(read).float()
+        own = {a.record: key for a, key in zip(asked, keys, strict=True) if a.kind == "edit"}
+        cosine = F.cosine_similarity(keys, torch.stack([own[a.record] for a in asked]))
+        at = (cosine >= editor.threshold).nonzero().flatten().tolist()
+    else:
+        at = list(range(len(asked)))
+    shut = [i for i in range(len(asked)) if i not in set(at)]
+    plain = shut + [i for i in at if asked[i].kind in LOC]
+    store.complete([asked[i] for i in plain], [rows[i] for i in plain])
+    logits: list[Tensor | None] = [row.logits for row in rows]
+    if at:
+        owners = [asked[i].record for i in at]
+        edited = _pass(editor, store, [rows[i] for i in at], edits, owners)
+        for i, found in zip(at, edited, strict=True):
+            logits[i] = found
+    return logits, rows
+
+
+def _pass(
+    editor: DualEdit,
+    store: FrozenStates,
+    rows: Sequence[Frozen],
+    edits: Mapping[int, Frozen],
+    owners: Sequence[int],
+) -> list[Tensor]:
+    """Edited logits of ``rows``, each under the edit of its owner."""
     decoder, config = decoder_of(editor.backbone), editor.config
-    decide = EditedPass(decoder, config, editor.adapters, batch, lambda _: Chosen(at, memory))
+    memory = []
+    for adapter, own in zip(editor.adapters, config.adapters, strict=True):
+        made = {i: adapter.memory(edits[i].states[own.layer]) for i in dict.fromkeys(owners)}
+        memory.append(pad_memory([made[i] for i in owners]))
+    batch = stack(rows)
+    chosen = Chosen(torch.arange(len(rows), device=batch.inputs_embeds.device), memory)
+    edited = EditedPass(decoder, config, editor.adapters, batch, lambda _: chosen)
     # The gate may be read below the first edited layer, where nothing runs: it has decided.
-    decide.chosen = Chosen(at, memory)
+    edited.chosen = chosen
     with (
         _frozen(editor.backbone.language_model),
         starting_above(decoder, config.first_layer, batch.inputs_embeds, plain=store.plain),
-        decide.running(),
+        edited.running(),
     ):
-        return answer_logits(editor.backbone.language_model, batch), rows
+        return answer_logits(editor.backbone.language_model, batch)
 
 
 @contextmanager

@@ -5,42 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from ... import __version__
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, answer_logits, hidden_states
 from ...data import Question
-from ...errors import CheckpointError, ConfigError
-from ...files import write_json
+from ...errors import ConfigError
 from ..base import Answer, Editor, Forced, Visible
-from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
-from ..mscke.config import build
 from ..routed import Hit
 from .adapters import new_adapter
 from .config import DualEditConfig, check_threshold
-from .layers import Chosen, EditedPass, capture, decoder_of
+from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
+from .layers import Chosen, EditedPass, capture, decoder_of, only_below
 from .memory import DualMemory
+from .storage import load_editor, save_editor
 
-FORMAT = 1
 _AT_ONCE = 32  # edit samples per forward pass
-
-
-def gate_position(kind: str, batch: Batch) -> Tensor:
-    """Index ``[B]`` of the token that the gate reads, whichever side is padded.
-
-    The last one of the prompt, or, as released, the last one of the sequence. (With right padding
-    the release reads padding; here it is the last real token.)
-    """
-    if kind != "released":
-        return batch.prompt_end
-    places = torch.arange(batch.attention_mask.shape[1], device=batch.attention_mask.device)
-    return (batch.attention_mask * places).argmax(-1)
 
 
 class DualEdit(Editor):
@@ -67,7 +52,10 @@ class DualEdit(Editor):
         self.adapters = nn.ModuleList(made).to(backbone.device).eval()
         given = self.config.gate.threshold
         self.threshold = paper_threshold(backbone) if given is None else given
-        self.memory = DualMemory(backbone.hidden_size, backbone.device)
+        self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
+        learned = self.config.gate.kind == "learned"
+        self.gate: LearnedGate | None = new_gate(backbone) if learned else None
+        self.memory = DualMemory(KEY if learned else backbone.hidden_size, backbone.device)
 
     @property
     def threshold(self) -> float:
@@ -77,6 +65,28 @@ class DualEdit(Editor):
     @threshold.setter
     def threshold(self, value: float) -> None:
         self._threshold = check_threshold(value)
+
+    def with_gate(self, kind: str, threshold: float | None = None) -> Self:
+        """The same trained editor behind another gate, with no edits in force; weights are shared.
+
+        Args:
+            kind: see :class:`GateConfig`.
+            threshold: by default the calibrated one of that gate, or the paper's.
+
+        Raises:
+            ConfigError: a learned gate is asked for and there is none.
+        """
+        if threshold is None:
+            threshold = {**self.thresholds, self.config.gate.kind: self.threshold}.get(kind)
+        gate = replace(self.config.gate, kind=kind, threshold=threshold)
+        if kind == "learned" and self.gate is None:
+            raise ConfigError(
+                "this editor has no learned gate", remedy="train one, or use gate prompt-end"
+            )
+        other = type(self)(self.backbone, replace(self.config, gate=gate))
+        other.adapters, other.gate = self.adapters, self.gate
+        other.thresholds = {**self.thresholds, self.config.gate.kind: self.threshold}
+        return other
 
     # Edits ------------------------------------------------------------------------------------
 
@@ -99,9 +109,8 @@ class DualEdit(Editor):
         for start in range(0, len(edits), _AT_ONCE):
             batch = self.backbone.batch(edits[start : start + _AT_ONCE], with_answers=True)
             found = self._states(batch)
-            rows = torch.arange(len(batch.answers), device=batch.prompt_end.device)
-            gate = found[self.config.gate_layer]
-            keys.append(gate[rows, gate_position(self.config.gate.kind, batch)])
+            read = gate_input(self.config.gate.kind, found[self.config.gate_layer], batch)
+            keys.append(self.key_of(read))
             for row, real in enumerate(batch.attention_mask.bool()):
                 states = [found[a.layer][row, real] for a in self.config.adapters]
                 values.append(
@@ -177,12 +186,21 @@ class DualEdit(Editor):
 
     @torch.no_grad()
     def gate_keys(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
-        """What the gate reads of each question in the base model, ``[B, D]``."""
+        """The gate's key ``[B, K]`` of each question, from the base model."""
+        return self.key_of(self.gate_inputs(questions, with_answers=with_answers))
+
+    @torch.no_grad()
+    def gate_inputs(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
+        """What the gate reads of each question, see :func:`gate_input`; lower layers run only."""
         batch = self.backbone.batch(questions, with_answers=with_answers)
         layer = self.config.gate_layer
-        found = self._states(batch, (layer,))[layer]
-        rows = torch.arange(len(found), device=found.device)
-        return found[rows, gate_position(self.config.gate.kind, batch)]
+        with only_below(decoder_of(self.backbone), layer + 1):
+            found = self._states(batch, (layer,))[layer]
+        return gate_input(self.config.gate.kind, found, batch)
+
+    def key_of(self, inputs: Tensor) -> Tensor:
+        """The gate's key of what it reads: a learned gate's projection, else the token itself."""
+        return self.gate(inputs) if self.config.gate.kind == "learned" else inputs
 
     @contextmanager
     def _edited(self, batch: Batch, visible: Visible) -> Iterator[list[Hit]]:
@@ -197,9 +215,8 @@ class DualEdit(Editor):
             return
 
         def decide(hidden: Tensor) -> Chosen:
-            rows = torch.arange(len(hidden), device=hidden.device)
-            position = gate_position(self.config.gate.kind, batch)
-            hits[:] = self.memory.nearest(hidden[rows, position], visible)
+            read = gate_input(self.config.gate.kind, hidden, batch)
+            hits[:] = self.memory.nearest(self.key_of(read), visible)
             return self._chosen(hits, hidden.device)
 
         decoder = decoder_of(self.backbone)
@@ -243,33 +260,14 @@ class DualEdit(Editor):
     def fingerprint(self) -> str:
         """A hash of the adapters and of what the gate reads: what a saved memory depends on."""
         sha = hashlib.sha256(repr((self.config.gate.kind, self.config.gate_layer)).encode())
-        for tensor in self.adapters.state_dict().values():
+        parts = [self.adapters] + ([self.gate] if self.config.gate.kind == "learned" else [])
+        for tensor in [t for part in parts for t in part.state_dict().values()]:
             sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()[:16]
 
     def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write ``adapters/model.safetensors`` and, last, ``config.json``.
-
-        Args:
-            folder: made if absent.
-            half: store weights as fp16 (they are used as fp32); ``False`` keeps every bit.
-        """
-        folder = Path(folder)
-        weights = self.adapters.state_dict()
-        save_tensors(folder / "adapters" / "model.safetensors", weights, half=half)
-        config = asdict(self.config)
-        config["gate"]["threshold"] = self.threshold
-        base = {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint()}
-        write_json(
-            folder / "config.json",
-            {
-                "format": FORMAT,
-                "method": self.name,
-                "version": __version__,
-                "backbone": base,
-                "config": config,
-            },
-        )
+        """Write adapters, a learned gate and ``config.json``; see ``storage.py``."""
+        save_editor(self, Path(folder), half=half)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -279,34 +277,7 @@ class DualEdit(Editor):
             CheckpointError: something is missing or damaged, or the editor is for another
                 backbone; the message names both.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
-        saved = read_config(folder / "config.json", ("format", "method", "backbone", "config"))
-        if saved["method"] != cls.name:
-            raise CheckpointError(
-                f"{folder} holds a {saved['method']} editor, not {cls.name}",
-                remedy=f"load it as {saved['method']}",
-            )
-        if saved["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder} has format {saved['format']}, this version reads {FORMAT}",
-                remedy=f"install version {saved.get('version')}, or train again",
-            )
-        trained = saved["backbone"]
-        if trained.get("fingerprint") != backbone.fingerprint():
-            raise CheckpointError(
-                f"{folder} was trained for backbone {trained.get('name')} "
-                f"({trained.get('fingerprint')}), this is {backbone.name} "
-                f"({backbone.fingerprint()})",
-                remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
-            )
-        try:
-            editor = cls(backbone, build(DualEditConfig, saved["config"], "config"))
-        except ConfigError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
-        load_tensors(editor.adapters, folder / "adapters" / "model.safetensors")
-        return editor
+        return load_editor(cls, Path(folder), backbone)
 
     @classmethod
     def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
@@ -331,8 +302,3 @@ class DualEdit(Editor):
             adapters=len(self.adapters),
             device=self.backbone.device,
         )
-
-
-def paper_threshold(backbone: Backbone) -> float:
-    """tau of appendix D: 0.8 on BLIP-2, 0.6 on LLaVA; others, not in the paper, get LLaVA's."""
-    return 0.8 if "blip2" in backbone.family else 0.6

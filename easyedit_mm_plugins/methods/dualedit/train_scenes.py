@@ -1,8 +1,8 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
 
-:class:`DualEditTrainer` with the shipped hparams files on 800 training records, then
-:func:`calibrate` for the threshold. The last 300 training records choose the best state and the
-threshold; test records are only looked at by evaluation. A stopped run goes on, a finished one is
+:class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for thresholds of
+the learned gate and of the paper's. The last 300 training records choose the best state and the
+thresholds; test records are only looked at by evaluation. A stopped run goes on, a finished one is
 kept.
 """
 
@@ -23,20 +23,21 @@ from ...scenes.records import ensure_scenes
 from .calibrate import calibrate
 from .config import DualEditTrainingHyperParams
 from .model import DualEdit
-from .training import DualEditTrainer
+from .training import MEMORY, DualEditTrainer
 
 LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
 BACKBONES = ("scenes-blip2", "scenes-llava")
 HELD_BACK = 300
-USED = 800  # what lies below the first edited layer then fits in memory; later epochs are cheap
+# LLaVA's rows are longer, and its states tell answers apart from fewer edits.
+USED = {"scenes-blip2": 5000, "scenes-llava": 2000}
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
     """Scenes training records, and others held back to choose state and threshold."""
     files = ensure_scenes(scenes)
     found = FGVEditDataset(files.train, image_root=files.images, check="off").records
-    return found[:USED], found[-HELD_BACK:]
+    return found[:-HELD_BACK], found[-HELD_BACK:]
 
 
 def train_editor(
@@ -54,15 +55,25 @@ def train_editor(
         hparams = hparams.replace(max_iters=steps)
     torch.manual_seed(hparams.seed)
     editor = DualEdit(backbone, hparams.config)
-    DualEditTrainer(editor, *data, hparams, out / f"run-{backbone.name}").run()
-    found = calibrate(editor, data[1])
-    LOG.info(
-        "threshold %.3f, balanced accuracy %.4f, ROC area %.4f",
-        *(found.threshold, found.balanced_accuracy, found.auc),
-    )
-    editor.threshold = round(found.threshold, 3)
+    train = data[0][: USED.get(backbone.name)]
+    DualEditTrainer(editor, train, data[1], hparams, out / f"run-{backbone.name}").run()
+    set_thresholds(editor, data[1])
     editor.save_pretrained(folder)
     return folder
+
+
+def set_thresholds(editor: DualEdit, records: Sequence[EditRecord]) -> None:
+    """Calibrate the editor's gate, with a learned one for a memory of edits, and the paper's."""
+    kind = editor.config.gate.kind
+    for other in dict.fromkeys(("prompt-end", kind)):
+        others = min(MEMORY, len(records)) - 1 if other == "learned" else 0
+        found = calibrate(editor.with_gate(other), records, others=others)
+        LOG.info(
+            "gate %s: threshold %.3f, balanced accuracy %.4f, ROC area %.5f",
+            *(other, found.threshold, found.balanced_accuracy, found.auc),
+        )
+        editor.thresholds[other] = round(found.threshold, 3)
+    editor.threshold = editor.thresholds.pop(kind)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,31 +1,37 @@
 """Training DualEdit's adapters. The base model is frozen, and so are its lower layers' outputs.
 
-The loop, its checkpoints and its way of going on after a kill are :class:`MSCKETrainer`'s: all
-that is random follows from the seed and the step. What differs is what a batch's loss is.
+The loop, its checkpoints and its way of going on after a kill are :class:`Trainer`'s: all that is
+random follows from the seed and the step. What differs is what a batch's loss is, and what is
+prepared before the first step: a learned gate, and where the adapters start.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...data import EditRecord
-from ...errors import TrainingError
-from ..mscke.training import MSCKETrainer
+from ...data import EditRecord, Question
+from ..training import Trainer
+from .calibrate import calibrate
 from .config import DualEditTrainingHyperParams
-from .frozen import FrozenStates
+from .frozen import Asked, Frozen, FrozenStates
+from .gate import fit_gate
 from .losses import GEN, LOC, REL, draw, losses, total
 from .model import DualEdit
+from .start import start_at_answers
+
+LOG = logging.getLogger(__name__)
+_AT_ONCE = 50  # questions per pass through the lower layers
+MEMORY = 100  # edits in the memory when a learned gate's threshold is chosen
 
 
-class DualEditTrainer(MSCKETrainer):
+class DualEditTrainer(Trainer):
     """Trains ``editor`` on ``train`` and keeps the state of smallest loss on ``val``.
 
     Args:
@@ -39,6 +45,7 @@ class DualEditTrainer(MSCKETrainer):
         TrainingError: there are no records.
     """
 
+    name: ClassVar[str] = "DUALEDIT"
     editor: DualEdit
     hparams: DualEditTrainingHyperParams
 
@@ -50,22 +57,49 @@ class DualEditTrainer(MSCKETrainer):
         hparams: DualEditTrainingHyperParams,
         out_dir: str | Path | None = None,
     ) -> None:
-        self.editor, self.hparams = editor, hparams
-        self.train, self.val = list(train), list(val)
-        if not self.train and not hparams.eval_only:
-            raise TrainingError("there are no training records")
-        default = Path(hparams.results_dir) / "DUALEDIT" / hparams.model_name.replace("/", "_")
-        self.out_dir = Path(out_dir) if out_dir is not None else default
-        self.batches = max(1, math.ceil(len(self.train) / hparams.batch_size))
-        self.total = hparams.max_iters or hparams.max_epochs * self.batches
-        self.step = 0
-        self.best: float | None = None
-        self.best_step = 0
-        self.history: list[dict[str, Any]] = []
-        self.running: dict[str, list[float]] = {}
-        self.modules: dict[str, nn.Module] = {"adapters": editor.adapters}
-        self.store = FrozenStates(editor, hparams.cache_mib * 2**20)
-        self.optimizer = self._optimizer()
+        modules = {"adapters": editor.adapters}
+        if editor.gate is not None:
+            modules["gate"] = editor.gate
+        super().__init__(editor, train, val, hparams, out_dir, modules)
+        self.store = FrozenStates(editor, hparams.cache_mib * 2**20, stop=hparams.stop)
+
+    def prepare(self) -> None:
+        """Before the first step: fit a learned gate, set the adapters' start."""
+        hp = self.hparams
+        records = self.train[: hp.gate_records]
+        if self.editor.config.gate.kind == "learned":
+            loss = fit_gate(
+                self.editor.gate, records, self._gate_reads, steps=hp.gate_steps, seed=hp.seed
+            )
+            LOG.info("gate fitted on %d records, loss %.4f", len(records), loss)
+            self._set_threshold()
+        if hp.start == "answer":
+            edits = self._states([a for a in draw(records) if a.kind == "edit"])
+            layers = [a.layer for a in self.editor.config.adapters]
+            start_at_answers(self.editor.adapters, layers, edits)
+
+    def _states(self, asked: Sequence[Asked]) -> list[Frozen]:
+        parts = range(0, len(asked), _AT_ONCE)
+        return [row for i in parts for row in self.store.get(asked[i : i + _AT_ONCE])]
+
+    def _gate_reads(self, kind: str, asked: Sequence[tuple[EditRecord, Question]]) -> Tensor:
+        """For :func:`fit_gate`; the lower layers run once for it and for training."""
+        rows = self._states([Asked(0, kind, q, (r.case_id, kind, 0)) for r, q in asked])
+        return torch.stack([row.gate for row in rows])
+
+    def resume(self) -> bool:
+        """See :meth:`Trainer.resume`."""
+        found = super().resume()
+        if found:
+            self._set_threshold()
+        return found
+
+    def _set_threshold(self) -> None:
+        """A learned gate has no threshold of the paper's."""
+        learned = self.editor.config.gate.kind == "learned"
+        if learned and self.hparams.gate.threshold is None and len(self.val) > 1:
+            others = min(MEMORY, len(self.val)) - 1
+            self.editor.threshold = calibrate(self.editor, self.val, others=others).threshold
 
     def batch_loss(
         self, records: Sequence[EditRecord], rng: random.Random | None = None
@@ -80,25 +114,14 @@ class DualEditTrainer(MSCKETrainer):
         return whole, info
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Losses, and by kind the share of right answers, on ``val`` (in part, by config)."""
+    def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
+        """Losses, and by kind which answers are right."""
         hp = self.hparams
-        records = self.val[: hp.val_steps]
-        if not records:
-            raise TrainingError("there are no validation records", remedy="give some")
-        self._mode(training=False)
-        sums: dict[str, list[float]] = defaultdict(list)
-        for start in range(0, len(records), hp.val_batch_size):
-            batch = records[start : start + hp.val_batch_size]
-            by_kind, right = losses(self.editor, self.store, draw(batch), gated=hp.gated)
-            # Weighted by their number: the last batch may be smaller.
-            sums["loss/total_val"] += [float(total(by_kind, hp))] * len(batch)
-            for kind, values in right.items():
-                sums[f"right/{kind}"] += values
-        return {key: sum(values) / len(values) for key, values in sums.items()}
+        by_kind, right = losses(self.editor, self.store, draw(records), gated=hp.gated)
+        # As often as there are records: the last batch may be smaller.
+        values = {"loss/total_val": [float(total(by_kind, hp))] * len(records)}
+        return values | {f"right/{kind}": found for kind, found in right.items()}
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        hp = self.hparams
-        group = {"params": list(self.editor.adapters.parameters()), "full_lr": hp.lr}
-        kind = getattr(torch.optim, hp.opt)
-        return kind([group], lr=hp.lr, weight_decay=hp.weight_decay)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The adapters; a learned gate is fitted before them."""
+        return [{"params": list(self.editor.adapters.parameters()), "lr": self.hparams.lr}]

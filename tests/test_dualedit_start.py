@@ -1,0 +1,99 @@
+"""Where adapters start: heads at the answer, values that tell answers apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from easyedit_mm_plugins.data import EditRecord, Question
+from easyedit_mm_plugins.errors import ConfigError
+from easyedit_mm_plugins.methods.dualedit import AdapterConfig, DualEdit, DualEditConfig
+from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
+from easyedit_mm_plugins.methods.dualedit.losses import draw, losses
+from easyedit_mm_plugins.methods.dualedit.start import start_at_answers
+
+from .conftest import build_tiny, picture
+from .dualedit_tiny import mixed_questions, tiny_dualedit
+from .test_dualedit_training import tiny_records
+
+COLORS = ("red", "green", "blue", "top left")
+
+
+@pytest.fixture(scope="module")
+def started():
+    backbone = build_tiny("llava")
+    torch.manual_seed(0)
+    config = DualEditConfig([AdapterConfig(0, "text", "released", 32, 2)])
+    editor = DualEdit(backbone, config)
+    words = ("circle", "square", "star", "triangle")
+    records = [
+        EditRecord(
+            str(i),
+            Question(f"what color is the {words[i % 4]}?", picture(i % 5), COLORS[i // 4 % 4]),
+        )
+        for i in range(80)
+    ]
+    store = FrozenStates(editor, 2**24)
+    edits = store.get(draw(records))
+    start_at_answers(editor.adapters, [0], edits)
+    return editor, records, edits
+
+
+def test_heads_look_at_the_answers_tokens(started):
+    editor, _, edits = started
+    adapter = editor.adapters[0]
+    shares, even = [], []
+    for e in edits[:20]:
+        with torch.no_grad():
+            keys, _ = adapter.memory(e.states[0])
+            query = adapter.query(adapter.norm_h(e.hidden))
+        parts = [x.unflatten(-1, (adapter.heads, -1)).transpose(0, 1) for x in (query, keys)]
+        scores = parts[0] @ parts[1].transpose(1, 2) / parts[0].shape[-1] ** 0.5
+        shares.append(scores.softmax(-1)[..., -len(e.answer) :].sum(-1).mean())
+        even.append(len(e.answer) / len(e.hidden))
+    assert float(torch.stack(shares).mean()) > 2.5 * sum(even) / len(even)
+
+
+def test_values_tell_answers_apart(started):
+    editor, _, edits = started
+    with torch.no_grad():
+        lasts = torch.stack([editor.adapters[0].memory(e.states[0])[1][-1] for e in edits])
+    names = [e.answer[-1] for e in edits]
+    means = {n: lasts[[m == n for m in names]].mean(0) for n in set(names)}
+    right = [
+        min(means, key=lambda n: float((row - means[n]).norm())) == name
+        for row, name in zip(lasts, names, strict=True)
+    ]
+    assert sum(right) / len(right) > 0.95
+    assert 2 < lasts.std() < 12  # of the size of tokens, not of a hundredth
+
+
+def test_a_started_adapter_changes_nothing_yet(started):
+    editor, records, _ = started
+    questions = mixed_questions()
+    before = editor.generate(questions)
+    editor.threshold = -1
+    with editor.edited([records[0].edit]):
+        assert [a.text for a in editor.generate(questions)] == [a.text for a in before]
+
+
+def test_the_papers_form_has_no_such_start():
+    editor = tiny_dualedit(form="paper")
+    with pytest.raises(ConfigError, match="released form"):
+        start_at_answers(editor.adapters, [1, 0], [])
+
+
+def test_the_token_that_ends_an_answer_is_learnt_and_not_part_of_the_edit():
+    editor, asked = tiny_dualedit(), draw(tiny_records(3))
+    plain, ended = FrozenStates(editor, 2**22), FrozenStates(editor, 2**22, stop=True)
+    for a, b in zip(plain.get(asked), ended.get(asked), strict=True):
+        assert b.answer == [*a.answer, editor.backbone.stop_token_id]
+        assert len(b.hidden) == len(a.hidden) + 1
+        assert torch.allclose(a.gate, b.gate, atol=1e-5)
+        for layer, states in a.states.items():
+            assert torch.allclose(states, b.states[layer], atol=1e-5)
+    with torch.no_grad():
+        short, _ = losses(editor, plain, asked)
+        long, _ = losses(editor, ended, asked)
+    assert all(long[kind] >= short[kind] - 1e-5 for kind in short)
+    assert long["edit"] > short["edit"]
