@@ -55,7 +55,8 @@ class Frozen(ABC):
             {name: Full(parts[i]) for name, parts in rows.items()} for i in range(len(self.edits))
         ]
         logits = self.logits(deltas)
-        every = torch.cat(logits).float()
+        every = torch.cat(logits)
+        every = every.to(wide(every))
         targets = torch.tensor(
             [t for answer in self.answers for t in answer], device=every.device, dtype=torch.long
         )
@@ -146,6 +147,11 @@ class Visual(Frozen):
     def keep(self, rows: Sequence[int]) -> None:
         self.edits, self.rows = [self.edits[i] for i in rows], [self.rows[i] for i in rows]
         self.states = self.states[rows]
+
+
+def wide(values: Tensor) -> torch.dtype:
+    """The dtype in which losses, changes and moments are kept: float32, or what is wider."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 class _Reached(Exception):

@@ -17,7 +17,7 @@ from ...data.records import Question
 from ...errors import TrainingError
 from ..deltas import Delta, Full
 from .config import FTConfig
-from .frozen import Frozen
+from .frozen import Frozen, wide
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch.optim's defaults, which KEBench takes
 
@@ -35,7 +35,7 @@ def fine_tune(frozen: Frozen, config: FTConfig, start: int = 0) -> list[Delta]:
     """
     count, edits = len(frozen.edits), list(frozen.edits)
     weights = {
-        name: torch.zeros(count, *m.weight.shape, device=m.weight.device, dtype=torch.float32)
+        name: torch.zeros(count, *m.weight.shape, device=m.weight.device, dtype=wide(m.weight))
         for name, m in frozen.modules.items()
     }
     adam = PerRowAdam(frozen.modules, config)
@@ -94,7 +94,7 @@ class PerRowAdam:
         for name, weight in weights.items():
             gradient = gradients[name]
             if decay:
-                whole = weight + self.modules[name].weight.float()
+                whole = weight + self.modules[name].weight
                 if self.config.opt == "AdamW":
                     weight.sub_(whole, alpha=lr * decay)
                 else:
