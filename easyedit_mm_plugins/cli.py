@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import be_quiet, editor_folders, resumable, run_name, say_skipped, show_run
+from .cli_common import be_quiet, editor_folders, resumable, show_run
 from .cli_data import app as data_app
 from .cli_experiments import compare, reproduce
 from .cli_import import import_release
@@ -31,7 +31,8 @@ app.command("import-release")(import_release)
 _STATE = {"debug": False}
 
 Backbone = Annotated[
-    list[str], typer.Option(help="Base model: a name (see 'list backbones') or a model folder.")
+    list[str],
+    typer.Option(help="Base model: a name (see 'list backbones'), NAME=SOURCE or a model folder."),
 ]
 OneBackbone = Annotated[str, typer.Option(help="Base model: a name or a model folder.")]
 Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
@@ -112,7 +113,9 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="generated, teacher-forced or released.")
     ] = "generated",
-    suite: Annotated[str, typer.Option(help="Metrics: fgvedit or evqa.")] = "fgvedit",
+    suite: Annotated[
+        str | None, typer.Option(help="Metrics, fgvedit or evqa; by default what the data is for.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First so many records.")] = None,
     extra: Annotated[bool, typer.Option("--extra", help="Also ask fg_extra's questions.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 32,
@@ -123,53 +126,35 @@ def evaluate(
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     device: Device = "cpu",
     dtype: DType = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto: spread a Hugging Face model over all GPUs.")
+    ] = None,
     skip_bad: SkipBad = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
     log: Log = None,
 ) -> None:
-    """Measure methods on backbones; a stopped run goes on where it was."""
-    from . import jobs
-    from .console import CONSOLE, progress_bars
-    from .evaluation import Protocol
-    from .evaluation.metrics import suite_named
-    from .loggers import check_loggers, open_loggers
+    """Measure methods on backbones; a stopped run goes on where it was.
 
-    check_loggers(log or [])
-    rules = Protocol(protocol)
-    suite_named(suite)
-    jobs.check_names(method, backbone)
-    folders = editor_folders(editor or [], method)
-    records = jobs.load_records(data, images=images, limit=limit, skip_bad=skip_bad, extra=extra)
-    say_skipped(records)
-    stored = "float32" if device == "cpu" else "as stored"  # what load_backbone does
-    execution = {"batch_size": batch_size, "device": device, "dtype": dtype or stored}
-    run = jobs.open_run(
-        runs / (name or run_name(method, backbone, records.name, protocol)),
-        records,
-        rules,
-        suite=suite,
-        execution=execution,
+    Under torchrun or accelerate launch the processes share the cases.
+    """
+    from .evaluate_job import evaluate_methods
+    from .experiments.plan import DataSpec
+
+    evaluate_methods(
+        method,
+        backbone,
+        DataSpec(data, str(images) if images else None, suite, limit, extra, skip_bad),
+        runs=runs,
+        name=name,
+        protocol=protocol,
+        batch_size=batch_size,
+        folders=editor_folders(editor or [], method),
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
         overwrite=overwrite,
+        log=log or [],
     )
-    from .backbones import load_backbone
-
-    with resumable(), progress_bars() as bar:
-        for base in backbone:
-            loaded = load_backbone(base, device=device, dtype=dtype)
-            jobs.measure(
-                jobs.editor_makers(method, loaded, folders),
-                records,
-                rules,
-                run,
-                batch_size=batch_size,
-                suite=suite,
-                progress=lambda label, base=base: bar(f"{label} on {base}"),
-            )
-    rows = run.summarise()
-    with open_loggers(log or [], run.path, config=run.config) as loggers:
-        loggers.log_rows(rows)
-    show_run(run, rows)
-    CONSOLE.print(f"written to {run.path}/", markup=False)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from .data import EditRecord, FGVEditDataset
 from .errors import UnknownNameError
 from .evaluation import Evaluation, Protocol, RunFolder, evaluate, records_digest
 from .evaluation.evaluator import Progress
+from .ranks import Ranks
 from .registry import BACKBONES, DATASETS, METHODS, did_you_mean
 
 if TYPE_CHECKING:
@@ -129,19 +130,24 @@ def measure(
     batch_size: int = 32,
     suite: str = "fgvedit",
     progress: Callable[[str], Progress] | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is frozen
 ) -> list[Evaluation]:
     """Evaluate editors one after the other into ``run``; each is built when its turn comes.
 
     Args:
         editors: by method name, how to make it.
         progress: gives the callback for one method's progress.
+        ranks: which part of the records is this process's.
     """
+    mine = ranks.share(records.records)
+    if not mine:  # fewer cases than processes
+        return []
     results = []
     for name, make in editors.items():
         results.append(
             evaluate(
                 make(),
-                records.records,
+                mine,
                 protocol,
                 batch_size=batch_size,
                 run=run,

@@ -39,7 +39,7 @@ class BackboneSpec:
     @classmethod
     def parse(cls, text: str, **options: Any) -> BackboneSpec:
         """``NAME``, ``FOLDER`` or ``NAME=SOURCE``, as the command line takes it."""
-        name, separator, source = text.partition("=")
+        name, separator, source = (text, "", "") if Path(text).is_dir() else text.partition("=")
         return cls(name, source if separator else None, **options)
 
     @property
