@@ -87,7 +87,8 @@ function caseCard([item, at]) {
   });
   const arrow = make("span", { class: "arrow", "aria-label": "becomes", role: "img" }, "→");
   const title = make("h3", {}, item.edit[0], arrow, make("span", { class: "new" }, item.edit[1]));
-  const grid = make("table", { "--n": chosen.length }, make("thead", {}, top), make("tbody", {}, rows));
+  const width = { "--n": chosen.length, class: chosen.length < 4 ? "few" : null };
+  const grid = make("table", width, make("thead", {}, top), make("tbody", {}, rows));
   const region = { tabindex: 0, role: "region", "aria-label": "Answers, " + item.id };
   const answers = make("div", { class: "answers", ...region }, grid);
   return make("article", { "data-id": item.id }, make("div", { class: "pictures" }, own, extra),
