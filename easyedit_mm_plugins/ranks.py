@@ -16,6 +16,12 @@ from typing import TypeVar
 from .errors import ConfigError
 
 T = TypeVar("T")
+# torchrun's names, then mpirun's, with which accelerate starts processes on CPUs.
+_NAMES = {
+    "rank": ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
+    "world": ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
+    "local": ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"),
+}
 _PATIENCE = timedelta(days=30)  # the first process to finish waits for the last
 
 
@@ -39,19 +45,23 @@ class Ranks:
         Raises:
             ConfigError: what is written there is no rank.
         """
-        values = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        if values["RANK"] is None or values["WORLD_SIZE"] is None:
+        values = {
+            what: next((os.environ[name] for name in names if name in os.environ), None)
+            for what, names in _NAMES.items()
+        }
+        known = "RANK" in os.environ or "MASTER_ADDR" in os.environ
+        if values["rank"] is None or values["world"] is None or not known:
             return cls()
         try:
-            rank, world = int(values["RANK"]), int(values["WORLD_SIZE"])
-            local = int(values["LOCAL_RANK"] or rank)
+            rank, world = int(values["rank"]), int(values["world"])
+            local = int(values["local"] or rank)
         except ValueError:
             raise ConfigError(
-                f"RANK, WORLD_SIZE and LOCAL_RANK are {list(values.values())}, not numbers",
-                remedy="start with torchrun or accelerate launch, or unset them",
+                f"the environment's rank is {values}, not numbers",
+                remedy="start with torchrun or accelerate launch, or unset RANK and WORLD_SIZE",
             ) from None
         if not 0 <= rank < world:
-            raise ConfigError(f"RANK is {rank}, but WORLD_SIZE {world}")
+            raise ConfigError(f"the environment's rank is {rank} of {world} processes")
         return cls(rank, world, local)
 
     @property
@@ -74,7 +84,9 @@ class Ranks:
         import torch.distributed as dist
 
         if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=_PATIENCE)
+            dist.init_process_group(
+                "gloo", timeout=_PATIENCE, rank=self.rank, world_size=self.world
+            )
         dist.barrier()
 
     def leave(self) -> None:

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..evaluation import Protocol, RunFolder
 from ..jobs import SCENES_SUITES
 from ..methods.hparams import build
+from ..ranks import Ranks
 from ..registry import METHODS
 from .compose import NAME, compose_all, expand, explain
 from .editors import HPARAMS, hparams_folder
@@ -65,7 +66,9 @@ def run(configs: Sequence[Any], words: Sequence[str]) -> RunFolder:
 
 
 def show(found: RunFolder) -> None:
-    """The table, and where everything is."""
+    """The table, and where everything is; by one process alone."""
+    if not Ranks.here().first:
+        return
     from ..cli_common import show_run
     from ..console import CONSOLE
 

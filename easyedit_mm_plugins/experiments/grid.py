@@ -58,6 +58,7 @@ def run_grid(grid: Grid, out: str | Path, *, overwrite: bool = False) -> RunFold
     ranks.wait()
     if ranks.first:
         run.summarise()
+    ranks.wait()  # now every process can read it
     ranks.leave()
     return run
 

@@ -8,6 +8,7 @@ from ..evaluation import Protocol, RunFolder
 from ..evaluation.environment import hardware_line
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..experiments import BackboneSpec, DataSpec, Grid, MethodSpec, run_grid
+from ..ranks import Ranks
 from . import EMBEDDED, ExperimentSettings, published
 from .tables import Block, Line, block_title, is_embedded, papers_name, write_table
 
@@ -42,7 +43,8 @@ def run(settings: ExperimentSettings) -> None:
             for backbone, found in folders.items()
         }
     run = run_grid(plan, settings.out, overwrite=settings.overwrite)
-    write(run, [backbone.label for backbone in plan.backbones])
+    if Ranks.here().first:
+        write(run, [backbone.label for backbone in plan.backbones])
 
 
 def grid(settings: ExperimentSettings) -> Grid:
