@@ -57,13 +57,12 @@ def join(backbone: Backbone, root: Path) -> Path:
         CheckpointError: one of the two is not there.
     """
     parts = {
-        "scope": f"../mscke-{backbone.name}/scope",
-        "counterfactual": f"../mend-{backbone.name}",
+        "scope": f"mscke-{backbone.name}/scope",
+        "counterfactual": f"mend-{backbone.name}",
     }
+    editor = MSCKEMEND.from_parts(backbone, root / parts["scope"], root / parts["counterfactual"])
     folder = root / f"mscke-mend-{backbone.name}"
-    at = {name: folder / path for name, path in parts.items()}
-    editor = MSCKEMEND.from_parts(backbone, at["scope"], at["counterfactual"])
-    editor.save_pretrained(folder, parts=parts)
+    editor.save_pretrained(folder, parts={name: f"../{path}" for name, path in parts.items()})
     return folder
 
 
