@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...backbones.splice import Batch, answer_logits, hidden_states
+from ...backbones.splice import hidden_states
 from ...data import Question
 from .gate import gate_input
 from .layers import capture, decoder_of, only_below, starting_above
 from .model import DualEdit
+from .packing import can_share, pack
 
 
 class Asked(NamedTuple):
@@ -100,19 +102,30 @@ class FrozenStates:
     @torch.no_grad()
     def complete(self, asked: Sequence[Asked], rows: Sequence[Frozen]) -> None:
         """Add the base model's logits to those of ``rows`` that have none."""
-        lacking = {a.key: row for a, row in zip(asked, rows, strict=True) if row.logits is None}
+        lacking = {
+            a.key: (a, row) for a, row in zip(asked, rows, strict=True) if row.logits is None
+        }
         if not lacking:
             return
         backbone, layer = self.editor.backbone, self.editor.config.first_layer
-        batch = stack(list(lacking.values()))
-        decoder = decoder_of(backbone)
-        with starting_above(decoder, layer, batch.inputs_embeds, plain=self.plain):
-            logits = answer_logits(backbone.language_model, batch)
-        for (key, row), own in zip(lacking.items(), logits, strict=True):
+        groups = self.groups([a for a, _ in lacking.values()], [0] * len(lacking))
+        packed = pack([row for _, row in lacking.values()], groups)
+        decoder, hidden = decoder_of(backbone), packed.batch.inputs_embeds
+        with starting_above(decoder, layer, hidden, plain=self.plain):
+            logits = packed.logits(backbone.language_model)
+        for (key, (_, row)), own in zip(lacking.items(), logits, strict=True):
             row.logits = own.clone()
             if key in self._kept:
                 self.used += own.numel() * own.element_size()
         self._shrink()
+
+    def groups(self, asked: Sequence[Asked], owners: Sequence[int]) -> list[Hashable]:
+        """For :func:`pack`: an owner's questions on one image; those without one go along."""
+        if not can_share(self.editor.backbone.language_model):
+            return list(range(len(asked)))
+        found = [(owner, picture_of(a)) for a, owner in zip(asked, owners, strict=True)]
+        last = {owner: (owner, picture) for owner, picture in found if picture is not None}
+        return [last.get(g[0], g) if g[1] is None else g for g in found]
 
     def _run(self, questions: Sequence[Question], *, edits: bool) -> list[Frozen]:
         editor = self.editor
@@ -161,21 +174,9 @@ class FrozenStates:
             self.used -= self._kept.popitem(last=False)[1].size
 
 
-def stack(rows: Sequence[Frozen]) -> Batch:
-    """Rows as a batch padded on the right, whose embeddings are the first edited layer's output."""
-    pad = nn.utils.rnn.pad_sequence
-    hidden = pad([row.hidden for row in rows], batch_first=True)
-    image = pad([row.image for row in rows], batch_first=True)
-    lengths = torch.tensor([len(row.hidden) for row in rows], device=hidden.device)
-    answers = torch.tensor([len(row.answer) for row in rows], device=hidden.device)
-    places = torch.arange(hidden.shape[1], device=hidden.device).expand(len(rows), -1)
-    real = places < lengths[:, None]
-    return Batch(
-        inputs_embeds=hidden,
-        attention_mask=real.long(),
-        position_ids=places.clamp(max=(lengths - 1)[:, None]),
-        image_mask=image,
-        answer_mask=real & (places >= (lengths - answers)[:, None]),
-        prompt_end=lengths - answers - 1,
-        answers=[row.answer for row in rows],
-    )
+def picture_of(asked: Asked) -> Hashable:
+    """What tells images apart, ``None`` without one."""
+    image = asked.question.image
+    if image is None:
+        return None
+    return str(image) if isinstance(image, (str, Path)) else id(image)

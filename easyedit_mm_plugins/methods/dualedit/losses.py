@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbones.splice import answer_logits
 from ...data import EditRecord
 from ...errors import TrainingError
 from .adapters import pad_memory
-from .frozen import Asked, Frozen, FrozenStates, stack
+from .frozen import Asked, Frozen, FrozenStates
 from .layers import Chosen, EditedPass, decoder_of, starting_above
 from .model import DualEdit
+from .packing import pack
 
 REL = ("edit",)
 GEN = ("rephrase", "image_rephrase")
@@ -77,8 +77,7 @@ def edited_logits(
     store.complete([asked[i] for i in plain], [rows[i] for i in plain])
     logits: list[Tensor | None] = [row.logits for row in rows]
     if at:
-        owners = [asked[i].record for i in at]
-        edited = _pass(editor, store, [rows[i] for i in at], edits, owners)
+        edited = _pass(editor, store, [asked[i] for i in at], [rows[i] for i in at], edits)
         for i, found in zip(at, edited, strict=True):
             logits[i] = found
     return logits, rows
@@ -87,27 +86,29 @@ def edited_logits(
 def _pass(
     editor: DualEdit,
     store: FrozenStates,
+    asked: Sequence[Asked],
     rows: Sequence[Frozen],
     edits: Mapping[int, Frozen],
-    owners: Sequence[int],
 ) -> list[Tensor]:
-    """Edited logits of ``rows``, each under the edit of its owner."""
+    """Edited logits of ``rows``, each under its own record's edit."""
     decoder, config = decoder_of(editor.backbone), editor.config
+    packed = pack(rows, store.groups(asked, [a.record for a in asked]))
+    owners = [asked[members[0][0]].record for members in packed.order]
     memory = []
     for adapter, own in zip(editor.adapters, config.adapters, strict=True):
         made = {i: adapter.memory(edits[i].states[own.layer]) for i in dict.fromkeys(owners)}
         memory.append(pad_memory([made[i] for i in owners]))
-    batch = stack(rows)
-    chosen = Chosen(torch.arange(len(rows), device=batch.inputs_embeds.device), memory)
-    edited = EditedPass(decoder, config, editor.adapters, batch, lambda _: chosen)
+    hidden = packed.batch.inputs_embeds
+    chosen = Chosen(torch.arange(len(owners), device=hidden.device), memory)
+    edited = EditedPass(decoder, config, editor.adapters, packed.batch, lambda _: chosen)
     # The gate may be read below the first edited layer, where nothing runs: it has decided.
     edited.chosen = chosen
     with (
         _frozen(editor.backbone.language_model),
-        starting_above(decoder, config.first_layer, batch.inputs_embeds, plain=store.plain),
+        starting_above(decoder, config.first_layer, hidden, plain=store.plain),
         edited.running(),
     ):
-        return answer_logits(editor.backbone.language_model, batch)
+        return packed.logits(editor.backbone.language_model)
 
 
 @contextmanager

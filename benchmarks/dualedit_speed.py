@@ -1,0 +1,150 @@
+"""DualEdit's training step beside the straightforward one, and what the gate costs. One run.
+
+    python benchmarks/dualedit_speed.py [--backbone scenes-llava] [--batch-size 4] [--json FILE]
+
+Straightforward: every sample its own full forward pass with the output head on all positions, the
+base model's output on locality samples likewise, and the edit sample once more for the adapters.
+Here: all samples of a step in one pass above the first edited layer. "first" has each question for
+the first time, "again" finds the lower layers' outputs in the cache, as later epochs do. All three
+take turns, so that whatever else the machine does strikes them alike; the losses must be equal.
+
+Gate: the answer to a question that no edit concerns, with edits in memory, over the base model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins.backbones.splice import Batch, answer_logits, hidden_states
+from easyedit_mm_plugins.data import EditRecord
+from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.methods.dualedit import DualEdit, DualEditTrainingHyperParams
+from easyedit_mm_plugins.methods.dualedit.adapters import pad_memory
+from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
+from easyedit_mm_plugins.methods.dualedit.layers import Chosen, EditedPass, capture, decoder_of
+from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
+from easyedit_mm_plugins.methods.dualedit.train_scenes import HPARAMS
+from easyedit_mm_plugins.scenes.records import ensure_scenes
+
+
+def straightforward(editor: DualEdit, records: Sequence[EditRecord], hparams: object) -> Tensor:
+    """The loss of eq. 5, sample by sample; backward has run."""
+    backbone, config = editor.backbone, editor.config
+    lm, decoder = backbone.language_model, decoder_of(editor.backbone)
+    by_kind: dict[str, list[Tensor]] = {}
+
+    def logits(batch: Batch) -> Tensor:
+        return lm.get_output_embeddings()(hidden_states(lm, batch))[0]
+
+    for record in records:
+        edit = backbone.batch([record.edit], with_answers=True)
+        with torch.no_grad(), capture(decoder, [a.layer for a in config.adapters]) as states:
+            hidden_states(lm, edit)
+        memory = [
+            pad_memory([adapter.memory(states[a.layer][0])])
+            for adapter, a in zip(editor.adapters, config.adapters, strict=True)
+        ]
+        for asked in draw([record]):
+            batch = backbone.batch([asked.question], with_answers=True)
+            at = batch.answer_mask[0].nonzero().flatten() - 1
+            chosen = Chosen(torch.tensor([0]), memory)
+            edited = EditedPass(decoder, config, editor.adapters, batch, lambda _, c=chosen: c)
+            with edited.running():
+                own = logits(batch)
+            own = own[at].log_softmax(-1)
+            if asked.kind in LOC:
+                with torch.no_grad():
+                    base = logits(batch)[at].log_softmax(-1)
+                term = (base.exp() * (base - own)).sum()
+            else:
+                term = -own.gather(-1, torch.tensor(batch.answers[0])[:, None]).sum()
+            by_kind.setdefault(asked.kind, []).append(term)
+    loss = total({kind: torch.stack(terms).mean() for kind, terms in by_kind.items()}, hparams)
+    loss.backward()
+    return loss.detach()
+
+
+def timed(call: Callable[[], object]) -> tuple[float, object]:
+    """Seconds, and what the call returned."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="scenes-llava")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--scenes", type=Path, help="folder of the scenes records")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    backbone = load_backbone(args.backbone)
+    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / args.backbone)
+    torch.manual_seed(0)
+    editor = DualEdit(backbone, hparams.config)
+    files = ensure_scenes(args.scenes)
+    count = args.batch_size * (args.rounds + 1)
+    records = FGVEditDataset(files.train, count, image_root=files.images, check="off").records
+    store = FrozenStates(editor, 2**30)
+    # The whole of eq. 5: no row is spared because a gate is shut.
+
+    def ours(batch: Sequence[EditRecord]) -> Tensor:
+        loss = total(losses(editor, store, draw(batch))[0], hparams)
+        loss.backward()
+        return loss.detach()
+
+    steps: dict[str, list[float]] = {"straightforward": [], "first": [], "again": []}
+    for turn in range(args.rounds + 1):
+        batch = records[turn * args.batch_size : (turn + 1) * args.batch_size]
+        backbone.rows([q for r in batch for qs in r.questions().values() for q in qs])  # images
+        found = {"straightforward": timed(lambda b=batch: straightforward(editor, b, hparams))}
+        found |= {name: timed(lambda b=batch: ours(b)) for name in ("first", "again")}
+        for name, (seconds, loss) in found.items():
+            assert torch.allclose(loss, found["first"][1], rtol=1e-3), (name, loss)
+            if turn:  # the first round warms up
+                steps[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in steps.items()}
+    print(f"{args.backbone}, batch {args.batch_size}, 1 thread, {platform.machine()}")
+    for name, seconds in medians.items():
+        ratio = medians["straightforward"] / seconds
+        print(f"  {name:16} {seconds * 1000:8.1f} ms a step, {ratio:.1f} times as fast")
+
+    editor.threshold = 1.0
+    editor.add([r.edit for r in records[:10]])
+    gate: dict[str, float] = {}
+    for size in (1, 32):
+        asked = [r.text_loc[0] if i % 4 == 3 else r.edit for i, r in enumerate(records[10:])]
+        asked = (asked * size)[:size]
+        times: dict[str, list[float]] = {"base": [], "gated": []}
+        for turn in range(8 * args.rounds):
+            # The same work around the model in both: rows, images from the cache, the head.
+            batch = backbone.batch(asked, with_answers=True)
+            with torch.no_grad():
+                base, _ = timed(lambda b=batch: answer_logits(backbone.language_model, b))
+                with editor._edited(batch, None):
+                    gated, _ = timed(lambda b=batch: answer_logits(backbone.language_model, b))
+            if turn > 3:
+                times["base"].append(base)
+                times["gated"].append(gated)
+        gate[str(size)] = statistics.median(
+            g / b for g, b in zip(times["gated"], times["base"], strict=True)
+        )
+        print(f"  gate, batch {size}: {100 * (gate[str(size)] - 1):+.1f} % of the base forward")
+    if args.json:
+        write_json(args.json, {"backbone": args.backbone, "steps": medians, "gate": gate})
+
+
+if __name__ == "__main__":
+    main()

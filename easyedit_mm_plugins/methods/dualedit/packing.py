@@ -1,0 +1,112 @@
+"""Frozen rows as a batch for the layers above the first edited one.
+
+Questions on one image begin with the same tokens, which a causal decoder gives the same states:
+they lie behind one copy of them, kept apart by a block-causal mask, each at the positions it would
+have alone. Questions without an image lie behind any of them and do not see it.
+
+Shapes: n positions of a question, T positions of a packed row, B packed rows, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones.splice import Batch, answer_logits
+
+if TYPE_CHECKING:
+    from .frozen import Frozen
+
+_BLOCK_MASKS = ("llama", "opt")  # decoders known to take a mask [B, 1, T, T]
+
+
+class Packed(NamedTuple):
+    """Packed rows.
+
+    Attributes:
+        batch: padded on the right; its embeddings are the first edited layer's output.
+        mask: ``[B, 1, T, T]``, added to attention's scores.
+        order: for each packed row its questions, as their answers come: index, answer tokens.
+    """
+
+    batch: Batch
+    mask: Tensor
+    order: list[list[tuple[int, int]]]
+
+    def logits(self, lm: nn.Module) -> list[Tensor]:
+        """Each question's logits ``[a, vocab]`` at its answer, in the order of the questions."""
+        found = answer_logits(lm, replace(self.batch, attention_mask=self.mask))
+        by_index: dict[int, Tensor] = {}
+        for row, members in zip(found, self.order, strict=True):
+            parts = row.split([n for _, n in members])
+            by_index |= {i: part for (i, _), part in zip(members, parts, strict=True)}
+        return [by_index[i] for i in sorted(by_index)]
+
+
+def can_share(lm: nn.Module) -> bool:
+    """Whether the decoder takes a mask of its own for each pair of positions."""
+    known = getattr(lm.config, "model_type", None) in _BLOCK_MASKS
+    return known and type(lm).__module__.startswith("transformers.")
+
+
+def pack(rows: Sequence[Frozen], groups: Sequence[Hashable]) -> Packed:
+    """``rows``, those of equal ``groups`` in one packed row; they share an image or have none."""
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    laid = [_lay(rows, indices) for indices in members.values()]
+    pad = nn.utils.rnn.pad_sequence
+    hidden = pad([row["hidden"] for row in laid], batch_first=True)
+
+    def table(name: str, fill: float = 0) -> Tensor:
+        return pad([row[name] for row in laid], batch_first=True, padding_value=fill)
+
+    block, sees = table("block", -1), table("sees", False)
+    length = hidden.shape[1]
+    allowed = block[:, :, None] == block[:, None, :]
+    allowed |= sees[:, :, None] & (block == 0)[:, None, :]
+    allowed &= torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()
+    mask = torch.zeros(allowed.shape, dtype=hidden.dtype, device=hidden.device)
+    mask = mask.masked_fill_(~allowed, torch.finfo(hidden.dtype).min)[:, None]
+    batch = Batch(
+        inputs_embeds=hidden,
+        attention_mask=(block >= 0).long(),
+        position_ids=table("position"),
+        image_mask=table("image", False),
+        answer_mask=table("answer", False),
+        prompt_end=torch.zeros(len(laid), dtype=torch.long, device=hidden.device),
+        answers=[row["ids"] for row in laid],
+    )
+    return Packed(batch, mask, [row["order"] for row in laid])
+
+
+def _lay(rows: Sequence[Frozen], indices: Sequence[int]) -> dict:
+    """One packed row: the shared prefix is block 0, questions are blocks 1, 2, ..."""
+    pictured = [i for i in indices if rows[i].image.any()]
+    order = pictured + [i for i in indices if i not in pictured]
+    shared = int(rows[pictured[0]].image.nonzero()[-1]) + 1 if pictured else 0
+    first = rows[order[0]]
+    device = first.hidden.device
+    parts = [(first.hidden[:shared], first.image[:shared], 0, 0, 0)]
+    for number, i in enumerate(order, 1):
+        start = shared if i in pictured else 0
+        row = rows[i]
+        parts.append((row.hidden[start:], row.image[start:], number, start, len(row.answer)))
+    made: dict = {
+        "hidden": torch.cat([p[0] for p in parts]),
+        "image": torch.cat([p[1] for p in parts]),
+        "ids": [t for i in order for t in rows[i].answer],
+        "order": [(i, len(rows[i].answer)) for i in order],
+    }
+    columns: dict[str, list] = {"block": [], "sees": [], "position": [], "answer": []}
+    for hidden, _, number, start, answer in parts:
+        n = len(hidden)
+        columns["block"] += [number] * n
+        columns["sees"] += [number > 0 and start > 0] * n
+        columns["position"] += range(start, start + n)
+        columns["answer"] += [False] * (n - answer) + [True] * answer
+    return made | {k: torch.tensor(v, device=device) for k, v in columns.items()}
