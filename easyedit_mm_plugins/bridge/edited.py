@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
-from ..backbones.splice import Row, assemble, hidden_states
 from ..data.records import ImageLike, Question
 from ..errors import DataError
 from ..methods.base import Editor
+from ..methods.deltas import DeltaEditor, applied
 from ..methods.routed import RoutedEditor
 from .backbones import denormalise
+from .frame import EditedOutput, frame_forward
 from .requests import bare, templates_of
 
 RANKS = 10  # EasyEdit compares up to ten ranks
-
-
-@dataclass
-class EditedOutput(ModelOutput):
-    """EasyEdit's output fields, for backbones whose model does not take samples itself."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    labels: Tensor | None = None
-    attention_mask: Tensor | None = None
 
 
 class EditedModel(nn.Module):
@@ -37,7 +27,8 @@ class EditedModel(nn.Module):
 
     A row that no edit covers gets exactly the base model's output. A row in scope gets the
     editor's logits at the answer's positions; of a method that tells only its best tokens, these
-    ten are put on top of the base model's logits (ranks then, not probabilities).
+    ten are put on top of the base model's logits (ranks then, not probabilities). Under a method
+    that changes weights every row is the changed model's, at all positions.
 
     The edits lie in the editor's memory until :meth:`undo`, or until this object is gone; other
     edited models of the same editor never see them.
@@ -89,11 +80,10 @@ class EditedModel(nn.Module):
         ``samples`` holds ``image`` (normalised pixels [B, 3, 364, 364] or ``None``),
         ``text_input`` (prompt and target in one), ``prompts_len``, ``labels``.
         """
-        out = self.model(samples) if self._takes_samples else self._frame_forward(samples)
-        if not self.ids:
-            return out
-        if not self.editor.isolates_rows:
-            return out  # such a method changes the model itself
+        with self._changed():
+            out = self.model(samples) if self._takes_samples else self._frame(samples)
+        if not self.ids or self._changes or not self.editor.isolates_rows:
+            return out  # nothing is edited, or the model itself is
         logits, mask, changed = out.logits, out.attention_mask, False
         questions = self.questions(samples)
         for i, values in enumerate(self._in_scope(questions)):
@@ -133,6 +123,20 @@ class EditedModel(nn.Module):
         return [answer.text for answer in answers]
 
     # EasyEdit's samples <-> questions ----------------------------------------------------------
+
+    def _frame(self, samples: Any) -> EditedOutput:
+        return frame_forward(self.backbone, self.questions(samples), changed=self._changes)
+
+    @property
+    def _changes(self) -> bool:
+        return bool(self.ids) and isinstance(self.editor, DeltaEditor)
+
+    def _changed(self) -> AbstractContextManager[None]:
+        """Inside, the base model is under the changes of a method that changes weights."""
+        if not self._changes:
+            return nullcontext()
+        delta = self.editor.deltas_for(1, self.visible(1))[0]
+        return applied(self.backbone.linear_modules(), [delta])
 
     @property
     def _takes_samples(self) -> bool:
@@ -254,24 +258,6 @@ class EditedModel(nn.Module):
             return 0
         text, ids = "red", self.backbone.token_ids
         return len(ids(text + end, special=False)) - len(ids(text, special=False))
-
-    def _frame_forward(self, samples: Any) -> EditedOutput:
-        questions = self.questions(samples)
-        prompts = self.backbone.rows(questions)
-        rows = [
-            Row(row.segments, self.backbone.answer_ids(q.answer) if q.answer else [])
-            for row, q in zip(prompts, questions, strict=True)
-        ]
-        batch = assemble(rows, self.backbone.embed, padding_side="right")
-        lm = self.backbone.language_model
-        logits = lm.get_output_embeddings()(hidden_states(lm, batch))
-        labels = torch.full_like(batch.attention_mask, -100)
-        labels[batch.answer_mask] = torch.tensor(
-            [i for ids in batch.answers for i in ids], device=labels.device, dtype=labels.dtype
-        )
-        flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
-        loss = nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1))
-        return EditedOutput(loss, logits, labels, batch.attention_mask)
 
 
 def _images(image: Any, count: int) -> list[ImageLike]:
