@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from ...backbones import Backbone, load_backbone
 from ...backbones.zoo import ASSETS
 from ...data import EditRecord
+from ..checkpoint import read_config
+from ..mscke.model import part_folders
 from ..mscke.train_scenes import records
 from .config import MendTrainingHyperParams
 from .model import Mend
@@ -56,13 +59,15 @@ def join(backbone: Backbone, root: Path) -> Path:
     Raises:
         CheckpointError: one of the two is not there.
     """
-    parts = {
-        "scope": f"mscke-{backbone.name}/scope",
-        "counterfactual": f"mend-{backbone.name}",
-    }
-    editor = MSCKEMEND.from_parts(backbone, root / parts["scope"], root / parts["counterfactual"])
-    folder = root / f"mscke-mend-{backbone.name}"
-    editor.save_pretrained(folder, parts={name: f"../{path}" for name, path in parts.items()})
+    root = root.resolve()
+    mscke, folder = root / f"mscke-{backbone.name}", root / f"mscke-mend-{backbone.name}"
+    # The classifier may lie in another editor's folder again.
+    scope = part_folders(mscke, read_config(mscke / "config.json"))["scope"].resolve()
+    mend = root / f"mend-{backbone.name}"
+    editor = MSCKEMEND.from_parts(backbone, scope, mend)
+    parts = {"scope": scope, "counterfactual": mend}
+    seen = {name: Path(os.path.relpath(path, folder)).as_posix() for name, path in parts.items()}
+    editor.save_pretrained(folder, parts=seen)
     return folder
 
 
