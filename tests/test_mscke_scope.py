@@ -295,5 +295,11 @@ def test_inference_gives_what_open_clips_own_blocks_give():
         assert torch.allclose(a, b, atol=1e-5)
     block = encoder.clip.visual.transformer.resblocks[0]
     assert plain_blocks.are_plain([block])
+    x = torch.randn(2, 5, 16)
+    for causal in (False, True):
+        native = plain_blocks.run([block], x, causal=causal)
+        with torch.no_grad():
+            stepped = plain_blocks._step_by_step(block, x, causal)
+        assert torch.allclose(native, stepped, atol=1e-5)
     block.ls_1 = torch.nn.LayerNorm(16)
     assert not plain_blocks.are_plain([block])

@@ -123,10 +123,9 @@ class Encoder(nn.Module, ABC):
                     text,
                 )
             rows.append([self.tokenizer.start, *ids[: self.context - 2], self.tokenizer.end])
-        out = torch.zeros(len(rows), max(map(len, rows), default=2), dtype=torch.long)
-        for i, ids in enumerate(rows):
-            out[i, : len(ids)] = torch.tensor(ids)
-        return out.to(self.device)
+        length = max(map(len, rows), default=2)
+        padded = [row + [0] * (length - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long).reshape(-1, length).to(self.device)
 
     def pool(self, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first end mark's vector ``[B, D]``, ``tokens [B, L, D]``, and their mask.
@@ -149,7 +148,8 @@ class Encoder(nn.Module, ABC):
                 raise DataError(f"an image tensor must be [3, H, W], not {list(image.shape)}")
             x = image.detach().float().cpu().clamp(0, 1)
         else:
-            x = torch.tensor(np.asarray(open_image(image))).permute(2, 0, 1).contiguous().float().div_(255)
+            x = torch.tensor(np.asarray(open_image(image)))  # [H, W, 3]
+            x = x.permute(2, 0, 1).contiguous().float().div_(255)
         height, width = x.shape[-2:]
         if self.resize == "crop" and height != width:
             side = min(height, width)

@@ -105,7 +105,7 @@ class MSCKE(RoutedEditor):
 
     # Queries ----------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
         """The nearest edit k* and its rho for each question (eq. 1-2), threshold not applied."""
         if not len(self.memory) or not questions:

@@ -61,7 +61,8 @@ class SeenPictures:
     def _keep(self, keys: Sequence[tuple | None], fresh: Tensor) -> None:
         for key, row in zip(keys, fresh, strict=True):
             if key is not None and key not in self._known:
-                self._known[key] = row.clone()  # not a view that holds the whole batch
+                with torch.inference_mode(False):  # usable in every mode afterwards
+                    self._known[key] = row.clone()  # not a view that holds the whole batch
                 self._used += row.nbytes
         while self._used > self.room:
             _, gone = self._known.popitem(last=False)
