@@ -82,6 +82,27 @@ def test_a_run_folder_holds_what_the_numbers_came_from(tmp_path, records):
     assert "Protocol generated" in table and env["cpu"] in table
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_a_methods_peak_memory_is_its_own(tmp_path, records):
+    """Also after a hungry one, whose memory the C library would keep."""
+
+    crumbs = []  # between the freed pieces
+
+    class Hungry(Remembering):
+        name = "hungry"
+
+        def generate(self, questions, **kwargs):
+            eaten = [bytearray(20_000) for _ in range(8_000)]  # 160 MB in small pieces
+            crumbs.extend(eaten[499::500])
+            del eaten
+            return super().generate(questions, **kwargs)
+
+    run = RunFolder.open(tmp_path / "r", CONFIG)
+    hungry = evaluate(Hungry(FakeBackbone(), records), records, run=run, dataset="fake")
+    modest = evaluate(Unedited(FakeBackbone()), records, run=run, dataset="fake")
+    assert hungry.row.memory_mb > modest.row.memory_mb + 100
+
+
 def test_a_stopped_run_goes_on_where_it_was_and_gives_the_same_numbers(tmp_path, records):
     expected = whole(tmp_path / "whole", records).summarise()
     run = RunFolder.open(tmp_path / "stopped", CONFIG)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..data import EditRecord, Question
 from ..errors import ConfigError, DataError
 from .answers import BaseAnswers, ask_in_batches
-from .memory import PeakMemory
+from .memory import PeakMemory, release
 from .metrics import Suite, case_values, suite_named
 from .protocol import Protocol, Reply
 from .results import BASE, CaseResult, QuestionResult, Row, image_name, make_row
@@ -94,6 +94,8 @@ def evaluate(
         progress(len(finished), len(records))
     per_round = batch_size if editor.isolates_rows else 1
     asker = _Asker(editor, protocol, suite, before, batch_size, key)
+    if todo:
+        release()
     with _seeded(protocol.seed):
         for start in range(0, len(todo), per_round):
             for case in asker.round(todo[start : start + per_round]):
