@@ -8,25 +8,22 @@ one only shows its table.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from . import jobs, registry
+from . import jobs
 from .console import CONSOLE
 from .data import EditRecord, FGVEditDataset
-from .errors import BridgeError, EasyEditMMError
+from .errors import EasyEditMMError
 from .evaluation import Protocol, RunFolder
 from .evaluation.tables import print_tables
+from .experiments import BackboneSpec, DataSpec, Grid, MethodSpec, run_grid
+from .experiments.editors import make_editor
+from .experiments.grid import finished
 from .live import Line, answer_table, ask_around
-from .parallel import Reporter, run_parallel
-
-if TYPE_CHECKING:
-    from .backbones import Backbone
 
 BACKBONES = ("scenes-blip2", "scenes-llava")
 METHODS = ("unedited", "serac", "mscke")
 SHOWN_ON = "scenes-llava"
 PROTOCOL = "generated"
-BATCH = 32
 
 
 def run_demo(
@@ -44,97 +41,37 @@ def run_demo(
         RunError: the folder holds a run of another configuration, or a worker failed.
     """
     path = out or Path("runs") / ("demo-train" if train else "demo")
+    plan = Grid(
+        list(METHODS),
+        [BackboneSpec(name) for name in BACKBONES],
+        [DataSpec(jobs.SCENES, limit=limit)],
+        Protocol(PROTOCOL),
+    )
     with CONSOLE.status("looking for the scenes (drawn once, some 20 seconds) ..."):
-        records = jobs.load_records(jobs.SCENES, limit=limit)
-        run = jobs.open_run(
-            path,
-            records,
-            Protocol(PROTOCOL),
-            execution={"batch_size": BATCH, "processes": len(BACKBONES), "dtype": "float32"},
-            overwrite=overwrite,
-        )
+        plan.load()
+    if overwrite or not finished(plan, path):
+        if train:
+            from .experiments.training import train_editors
+
+            trained = train_editors(path / "trained", METHODS, BACKBONES)
+            plan.specs = {
+                backbone: {m: MethodSpec(m, folder=folder) for m, folder in folders.items()}
+                for backbone, folders in trained.items()
+            }
+        path.mkdir(parents=True, exist_ok=True)
+        show_one_edit(path, plan.spec("mscke", SHOWN_ON))
+        CONSOLE.print(f"\n[bold]Now {limit} edits[/], each alone, on {' and '.join(BACKBONES)}:")
+    run = run_grid(plan, path, overwrite=overwrite, every=15.0)
     for note in run.notes:
         CONSOLE.print(f"[yellow]note[/] {note}")
-    if not _complete(run, len(records.records)):
-        folders: dict[str, dict[str, str]] = {}
-        if train:
-            from .demo_train import train_editors
-
-            folders = train_editors(path / "trained", BACKBONES)
-        show_one_edit(path, folders.get(SHOWN_ON, {}))
-        CONSOLE.print(f"\n[bold]Now {limit} edits[/], each alone, on {' and '.join(BACKBONES)}:")
-        run_parallel(
-            measure_backbone,
-            {b: (b, str(path), limit, folders.get(b, {})) for b in BACKBONES},
-        )
-        run.summarise()
-    rows = run.rows()
     CONSOLE.print()
-    print_tables(CONSOLE, rows, run.environment())
+    print_tables(CONSOLE, run.rows(), run.environment(), run.status.missing())
     CONSOLE.print(
         f"\nEvery case: {path}/cases.jsonl   table: {path}/table.md   picture: {path}/example.png",
         markup=False,
         soft_wrap=True,
     )
     return run
-
-
-def _complete(run: RunFolder, cases: int) -> bool:
-    """Whether every row is there in full."""
-    if not (run.path / "summary.json").exists():
-        return False
-    full = {(row["method"], row["backbone"]) for row in run.rows() if row["n"] == cases}
-    wanted = {(m, b) for m in METHODS for b in BACKBONES}
-    missing = {method for method, _ in wanted - full}
-    return not missing or (missing == {"serac"} and not _easyedit_is_here())
-
-
-def _easyedit_is_here() -> bool:
-    from .bridge import inspect_host
-
-    return inspect_host().generation is not None
-
-
-def measure_backbone(
-    name: str, path: str, limit: int, folders: dict[str, str], reporter: Reporter
-) -> None:
-    """One worker: all methods on one backbone, into the run folder ``path``."""
-    from .backbones import load_backbone
-
-    reporter.one_thread()
-    records = jobs.load_records(jobs.SCENES, limit=limit)
-    protocol = Protocol(PROTOCOL)
-    run = jobs.open_run(path, records, protocol)
-    backbone = load_backbone(name)
-    for method in METHODS:
-        makers = _makers(method, backbone, folders)
-        try:
-            jobs.measure(
-                makers,
-                records,
-                protocol,
-                run,
-                batch_size=BATCH,
-                progress=lambda label: reporter.progress(f"{label} on {name}"),
-            )
-        except BridgeError as error:
-            if method != "serac":
-                raise
-            reporter.note(f"no SERAC row: it runs EasyEdit's own code. {error.message}")
-
-
-def _makers(method: str, backbone: Backbone, folders: dict[str, str]) -> dict[str, Any]:
-    """How to make the editor; a SERAC trained here takes its other half from MSCKE's."""
-    if method == "serac" and "serac" in folders:
-
-        def serac() -> Any:
-            trained = registry.METHODS.get("serac")
-            return trained.from_pretrained(
-                folders["serac"], backbone, counterfactual=folders["mscke"]
-            )
-
-        return {"serac": serac}
-    return jobs.editor_makers([method], backbone, folders)
 
 
 def example_record() -> EditRecord:
@@ -152,14 +89,14 @@ def example_record() -> EditRecord:
     return dataset[0]
 
 
-def show_one_edit(path: Path, folders: dict[str, str]) -> None:
+def show_one_edit(path: Path, spec: MethodSpec) -> None:
     """Edit one scene live with MSCKE; print the answers and draw ``example.png``."""
     from .backbones import load_backbone
 
     record = example_record()
     with CONSOLE.status(f"loading {SHOWN_ON} ..."):
         backbone = load_backbone(SHOWN_ON)
-        editor = jobs.editor_makers(["mscke"], backbone, folders)["mscke"]()
+        editor = make_editor(spec, backbone)
     lines = judged_lines(editor, record)
     CONSOLE.print(f"[bold]One edit[/] of {SHOWN_ON} with MSCKE, on the picture {record.edit.image}")
     CONSOLE.print(answer_table(record.edit, lines))

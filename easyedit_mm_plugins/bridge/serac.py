@@ -210,8 +210,8 @@ class SERAC(RoutedEditor):
         Args:
             folder: the classifier's.
             backbone: any; the classifier sees text alone.
-            counterfactual: a model, or the folder of an MSCKE editor for this backbone; the
-                shipped one by default.
+            counterfactual: a model, or the folder of an MSCKE editor for this backbone; by
+                default what ``parts`` in ``folder``/config.json names, else the shipped one.
 
         Raises:
             CheckpointError: a file is missing or damaged.
@@ -219,10 +219,12 @@ class SERAC(RoutedEditor):
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         folder = Path(folder)
-        if counterfactual is None:
-            counterfactual = ASSETS / f"mscke-{backbone.name}"
         try:
             config = read_json(folder / "config.json")
+            if counterfactual is None:  # that of the MSCKE it was trained beside, or the shipped
+                beside = config.get("parts", {}).get("counterfactual")
+                shipped = ASSETS / f"mscke-{backbone.name}"
+                counterfactual = folder / beside if beside else shipped
             if isinstance(counterfactual, (str, Path)):
                 kind = COUNTERFACTUALS.get(config["counterfactual"])
                 part = Path(counterfactual) / "counterfactual"

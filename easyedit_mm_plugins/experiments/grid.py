@@ -16,10 +16,12 @@ from ..ranks import Ranks
 from .plan import Grid
 from .worker import measure_backbone
 
-_QUIET = 300.0  # seconds between lines of progress in a log
+QUIET = 300.0  # seconds between lines of progress in a log
 
 
-def run_grid(grid: Grid, out: str | Path, *, overwrite: bool = False) -> RunFolder:
+def run_grid(
+    grid: Grid, out: str | Path, *, overwrite: bool = False, every: float = QUIET
+) -> RunFolder:
     """Measure everything that ``grid`` asks for into the run folder ``out``.
 
     What is finished there is kept and not measured again; a row that failed is tried again. Under
@@ -27,6 +29,7 @@ def run_grid(grid: Grid, out: str | Path, *, overwrite: bool = False) -> RunFold
 
     Args:
         overwrite: drop what is there and start over.
+        every: seconds between lines of progress where nobody watches.
 
     Returns:
         The run folder, its ``summary.json`` and ``table.md`` written; rows that could not be
@@ -42,14 +45,14 @@ def run_grid(grid: Grid, out: str | Path, *, overwrite: bool = False) -> RunFold
         run = grid.open(out, sets, overwrite=overwrite)
         if grid.resolved is not None:
             write_text(run.path / "resolved.yaml", grid.resolved)
-        finished = _finished(grid, sets, run)
-        run.status.ask(key for key in _keys(grid, sets) if key not in finished)
+        done = _finished(grid, sets, run)
+        run.status.ask(key for key in _keys(grid, sets) if key not in done)
     ranks.wait()
     if not ranks.first:
         run = grid.open(out, sets)
-        finished = _finished(grid, sets, run)
+        done = _finished(grid, sets, run)
     try:
-        _measure_all(grid, sets, run, finished, ranks)
+        _measure_all(grid, sets, run, done, ranks, every)
     except BaseException:
         if ranks.world == 1:  # so that what is there can be looked at
             with suppress(EasyEditMMError):
@@ -61,6 +64,18 @@ def run_grid(grid: Grid, out: str | Path, *, overwrite: bool = False) -> RunFold
     ranks.wait()  # now every process can read it
     ranks.leave()
     return run
+
+
+def finished(grid: Grid, out: str | Path) -> bool:
+    """Whether the run folder ``out`` holds all that ``grid`` asks for.
+
+    Raises:
+        DataError: the records are wrong. RunError: the folder holds another run.
+    """
+    if not (Path(out) / "config.yaml").is_file():
+        return False
+    sets = grid.load()
+    return _finished(grid, sets, grid.open(out, sets)) == set(_keys(grid, sets))
 
 
 def _keys(grid: Grid, sets: list[jobs.Records]) -> list[Key]:
@@ -86,12 +101,17 @@ def _finished(grid: Grid, sets: list[jobs.Records], run: RunFolder) -> set[Key]:
 
 
 def _measure_all(
-    grid: Grid, sets: list[jobs.Records], run: RunFolder, finished: set[Key], ranks: Ranks
+    grid: Grid,
+    sets: list[jobs.Records],
+    run: RunFolder,
+    done: set[Key],
+    ranks: Ranks,
+    every: float,
 ) -> None:
     todo = {
         backbone.label: backbone
         for backbone in grid.backbones
-        if any(key[1] == backbone.label and key not in finished for key in _keys(grid, sets))
+        if any(key[1] == backbone.label and key not in done for key in _keys(grid, sets))
     }
     here = grid.processes == 0 or (grid.processes is None and len(todo) == 1) or ranks.world > 1
 
@@ -100,13 +120,13 @@ def _measure_all(
         return {name: (grid, b, path, frozenset(skip), ranks) for name, b in todo.items()}
 
     if here:
-        run_here(measure_backbone, work(finished), every=_QUIET, silent=not ranks.first)
+        run_here(measure_backbone, work(done), every=every, silent=not ranks.first)
         return
     cpu = all(backbone.device == "cpu" for backbone in todo.values())
     limit = grid.processes or (None if cpu else 1)
-    skip = set(finished)
+    skip = set(done)
     while todo:
-        died = run_parallel(measure_backbone, work(skip), limit=limit, survive=True, every=_QUIET)
+        died = run_parallel(measure_backbone, work(skip), limit=limit, survive=True, every=every)
         run.status.load()
         for name, code in died.items():
             skip |= _blame(run, [k for k in _keys(grid, sets) if k[1] == name], code)

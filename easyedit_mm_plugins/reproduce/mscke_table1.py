@@ -35,9 +35,10 @@ def run(settings: ExperimentSettings) -> None:
     """
     plan = grid(settings)
     if settings.train:
-        from .training import train_editors
+        from ..experiments.training import train_editors
 
-        folders = train_editors(settings.out / "trained", plan.methods, plan.backbones)
+        labels = [backbone.label for backbone in plan.backbones]
+        folders = train_editors(settings.out / "trained", plan.methods, labels)
         plan.specs = {
             backbone: {m: MethodSpec(m, folder=folder) for m, folder in found.items()}
             for backbone, found in folders.items()
