@@ -57,8 +57,9 @@ class Cell:
     """A value of a table.
 
     Attributes:
-        rank: 1 best, 2 second best of its column, by what is shown; ``None`` further down, and for
-            the unedited model, which is no competitor.
+        rank: 1 best, 2 second best of its column, by what is shown (there is no second where two
+            share the first place); ``None`` further down, and for the unedited model, which is no
+            competitor.
         published: the paper's number, where backbone and data are the paper's.
     """
 
@@ -100,15 +101,16 @@ def cells(board: Board) -> list[dict[str, Cell]]:
             None if value is None or entry.method == UNEDITED else round(value, DECIMALS)
             for value, entry in zip(values, board.entries, strict=True)
         ]
-        steps = sorted({value for value in shown if value is not None}, reverse=True)[:2]
-        competing = sum(value is not None for value in shown) > 1
+        rivals = [value for value in shown if value is not None]
         for at, entry in enumerate(board.entries):
             bounds = (entry.row.get("intervals") or {}).get(metric)
-            ranked = competing and shown[at] in steps
+            own = shown[at]
+            better = None if own is None else sum(value > own for value in rivals)
+            ranked = len(rivals) > 1 and better is not None and better < 2
             table[at][metric] = Cell(
                 values[at],
                 tuple(bounds) if bounds else None,
-                steps.index(shown[at]) + 1 if ranked else None,  # type: ignore[arg-type]
+                better + 1 if ranked else None,
                 published_for(entry, metric),
             )
     return table
