@@ -110,7 +110,9 @@ class MSCKE(RoutedEditor):
         """The nearest edit k* and its rho for each question (eq. 1-2), threshold not applied."""
         if not len(self.memory) or not questions:
             return [Hit(None, 0.0)] * len(questions)
-        queries = self.scope.eval().encode_queries(questions)
+        if self.scope.training:  # eval() walks through all modules, in every call for nothing
+            self.scope.eval()
+        queries = self.scope.encode_queries(questions)
         similarity, alone = self.scope.similarity, self.scope.mixes
         return self.memory.lookup(queries, similarity, visible, alone=alone)
 
