@@ -14,6 +14,13 @@ from ..registry import Registry
 
 EXPERIMENTS = Registry("experiment", "easyedit_mm_plugins.experiments")
 EXPERIMENTS.register("mscke-table1", f"{__name__}.mscke_table1:run")
+EXPERIMENTS.register("mscke-table2", f"{__name__}.mscke_table2:run")
+EXPERIMENTS.register("mscke-table3", f"{__name__}.mscke_table3:run")
+EXPERIMENTS.register("mscke-table4", f"{__name__}.mscke_table4:run")
+EXPERIMENTS.register("mscke-figure4", f"{__name__}.mscke_figure4:run")
+EXPERIMENTS.register("dualedit-figure1", f"{__name__}.dualedit_figures:figure1")
+EXPERIMENTS.register("dualedit-figure2", f"{__name__}.dualedit_figures:figure2")
+EXPERIMENTS.register("dualedit-figure4", f"{__name__}.dualedit_figures:figure4")
 
 EMBEDDED = ("scenes-blip2", "scenes-minigpt4", "scenes-llava")
 
