@@ -77,6 +77,24 @@ def test_rows_equal_models_with_changed_weights(family):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from(FAMILIES),
+    st.lists(st.sampled_from([None, 0, 1, 2]), min_size=len(QUESTIONS), max_size=len(QUESTIONS)),
+)
+def test_rows_share_changes_in_any_pattern(family, pattern):
+    backbone = build_tiny(family)
+    deltas = [random_delta(backbone, 0), random_delta(backbone, 1), random_delta(backbone, 2, 3)]
+    last = next(iter(deltas[2]))
+    low = deltas[2][last]
+    deltas[2][last] = Full(low.up.T @ low.down)  # both kinds for one module
+    under = [{} if i is None else deltas[i] for i in pattern]
+    together = changed_logits(backbone, QUESTIONS, under)
+    for question, delta, row in zip(QUESTIONS, under, together, strict=True):
+        (alone,) = changed_logits(backbone, [question], [delta])
+        torch.testing.assert_close(row, alone, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_beams_keep_to_their_rows(family):
     backbone = build_tiny(family)

@@ -11,11 +11,10 @@ Shapes: B rows, r rank, ``in`` and ``out`` the sizes of a linear module.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +25,20 @@ from ..data.records import Question
 from ..errors import ConfigError
 from ..registry import did_you_mean
 from .base import Answer, Editor, Forced, Visible, force_with_base
+from .changes import Delta, Full, LowRank, applied
 
-
-class LowRank(NamedTuple):
-    """W + up^T down: the module's output gets ``x down^T up``; down [r, in], up [r, out]."""
-
-    down: Tensor
-    up: Tensor
-
-
-class Full(NamedTuple):
-    """W + weight: the module's output gets ``x weight^T``; weight [out, in]."""
-
-    weight: Tensor
-
-
-# What an edit changes, by the names of ``Backbone.linear_modules``.
-Delta: TypeAlias = "dict[str, LowRank | Full]"
+__all__ = [
+    "Delta",
+    "DeltaEditor",
+    "Full",
+    "LowRank",
+    "applied",
+    "changed_generate",
+    "changed_logits",
+    "changed_rows",
+    "combine",
+    "linear_modules",
+]
 
 
 def linear_modules(backbone: Backbone, patterns: Sequence[str]) -> dict[str, nn.Linear]:
@@ -88,69 +84,6 @@ def combine(deltas: Sequence[Delta]) -> Delta:
             full.append(up.T @ down)  # so many edits that the whole matrix is smaller
         total[name] = Full(torch.stack(full).sum(0))
     return total
-
-
-@contextmanager
-def applied(modules: dict[str, nn.Linear], deltas: Sequence[Delta]) -> Iterator[None]:
-    """Inside the block row i of every forward through ``modules`` is under ``deltas[i]``.
-
-    A row may have grown to several (beams), as long as they lie one after the other. The hooks are
-    removed in every exit path.
-    """
-    if deltas and all(delta is deltas[0] for delta in deltas):
-        deltas = deltas[:1]  # one change for all rows
-    hooks = []
-    try:
-        for name, module in modules.items():
-            if any(name in delta for delta in deltas):
-                changes = [delta.get(name) for delta in deltas]
-                hooks.append(module.register_forward_hook(_Adder(module, changes)))
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class _Adder:
-    """The forward hook of one module: the changes of all rows, stacked once."""
-
-    def __init__(self, module: nn.Linear, changes: Sequence[LowRank | Full | None]) -> None:
-        self.count = len(changes)
-        low = [c if isinstance(c, LowRank) else None for c in changes]
-        full = [c if isinstance(c, Full) else None for c in changes]
-        self.low = self.full = None
-        if any(c is not None for c in low):
-            some = next(c for c in low if c is not None)
-            rank = max(len(c.down) for c in low if c is not None)
-            self.low = tuple(
-                torch.stack(
-                    [
-                        some[k].new_zeros(rank, some[k].shape[1])
-                        if c is None
-                        else nn.functional.pad(c[k], (0, 0, 0, rank - len(c[k])))
-                        for c in low
-                    ]
-                )
-                for k in (0, 1)
-            )
-        if any(c is not None for c in full):
-            some = next(c.weight for c in full if c is not None)
-            zero = torch.zeros_like(some)
-            self.full = torch.stack([zero if c is None else c.weight for c in full])
-
-    def __call__(self, module: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = args[0]
-        # [B, T, in], or [B * T, in] where a decoder flattens; beams make B * k of B rows.
-        rows = x.reshape(self.count, -1, x.shape[-1])
-        added = None
-        if self.low is not None:
-            down, up = (part.to(x.device) for part in self.low)
-            added = rows.to(down.dtype) @ down.transpose(1, 2) @ up
-        if self.full is not None:
-            weight = self.full.to(x.device)
-            whole = rows.to(weight.dtype) @ weight.transpose(1, 2)
-            added = whole if added is None else added + whole
-        return output + added.reshape(output.shape).to(output.dtype)
 
 
 def changed_rows(
