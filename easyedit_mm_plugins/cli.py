@@ -11,6 +11,7 @@ import typer
 
 from .cli_common import be_quiet, editor_folders, resumable, show_run
 from .cli_data import app as data_app
+from .cli_dualedit import calibrate, suggest_layers
 from .cli_experiments import compare, reproduce
 from .cli_import import import_release
 from .cli_report import report
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.command()(calibrate)
+app.command("suggest-layers")(suggest_layers)
 app.command()(reproduce)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(compare)
 app.command()(report)

@@ -1,0 +1,71 @@
+"""``easyedit-mm calibrate`` and ``suggest-layers``: what DualEdit needs on a new backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import resumable
+
+
+def calibrate(
+    backbone: Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")],
+    editor: Annotated[
+        Path | None, typer.Option(help="Trained DualEdit; by default the shipped one.")
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="prompt-end, learned or released; by default the editor's.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
+    ] = "scenes",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that image paths are relative to.")
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option(min=2, help="So many records, the last ones, decide.")
+    ] = 300,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="Edits at once; by default 1, learned 100.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Choose DualEdit's gate threshold on training edits that training did not see."""
+    from .calibrate_job import calibrate_editor
+
+    with resumable():
+        calibrate_editor(
+            backbone,
+            editor=editor,
+            gate=gate,
+            data=data,
+            images=images,
+            held_out=held_out,
+            memory=memory,
+            out=out,
+            device=device,
+            dtype=dtype,
+        )
+
+
+def suggest_layers(
+    backbone: Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")],
+    data: Annotated[
+        str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
+    ] = "scenes",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that image paths are relative to.")
+    ] = None,
+    records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Propose a text and a visual layer for DualEdit on a new backbone."""
+    from .reproduce.suggest import suggest
+
+    with resumable():
+        suggest(backbone, data=data, images=images, count=records, device=device, dtype=dtype)
