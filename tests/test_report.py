@@ -67,6 +67,7 @@ def test_the_three_forms_are_written_and_name_their_run(run):
     assert main["FT-LLM"][:3] == ["80.0", "**100.0**", "**100.0**"]
     assert main["SERAC"][3] == "<u>50.0</u>"
     assert main["Unedited"] == ["0.0", "100.0", "100.0", "50.0"]
+    assert f"\n\nFrom `{run.as_posix()}`.\n\n" in markdown
     assert "sign-flip permutation test" in markdown and "200 resamples" in markdown
     assert "greedy answers" in markdown
     latex = written.latex.read_text()

@@ -132,7 +132,7 @@ def test_figures_stand_as_in_the_data(page, browser):
 def test_data_base_model_and_methods_are_chosen(page, browser):
     opened(browser, page)
     press(browser, "#backbones button", "scenes-blip2")
-    assert set(texts(browser, "h2 .of")) == {"scenes-blip2 · test_data · 24 cases"}
+    assert set(texts(browser, "h2 .of")) == {"scenes-blip2 · test_data · 24 cases · run one & two"}
     press(browser, "#methods button", "FT-LLM")
     assert texts(browser, "#scores h3") == ["SERAC", "MSCKE"]
     heads = texts(browser, "article:first-of-type thead th")

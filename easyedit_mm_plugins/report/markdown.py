@@ -27,7 +27,7 @@ def write_markdown(report: Report, title: str) -> str:
     """The whole report; every section names the runs that its figures come from."""
     parts = [f"# {escape(title)}", _runs(report)]
     for boards in tables(report):
-        parts += [f"## {_where(boards[0])}", _paper_layout(boards)]
+        parts += [f"## {_where(boards[0])}", _paper_layout(boards), _from_runs(boards)]
         for board in boards:
             parts.append(f"### {escape(board.backbone)}, {_where(board)}")
             parts += [_details(board), *_published(board), *_tests(board), *_cost(board)]
@@ -76,6 +76,12 @@ def _paper_layout(boards: Sequence[Board]) -> str:
         found = [by_board[id(board)].get(label, {}).get(metric) for board, metric in columns]
         rows.append([escape(label), *(_shown(cell) if cell else "-" for cell in found)])
     return _table(head, rows)
+
+
+def _from_runs(boards: Sequence[Board]) -> str:
+    entries = [entry for board in boards for entry in board.entries]
+    paths = dict.fromkeys(f"`{entry.source.path.as_posix()}`" for entry in entries)
+    return f"From {', '.join(paths)}."
 
 
 def _details(board: Board) -> str:

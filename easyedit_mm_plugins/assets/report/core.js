@@ -50,6 +50,9 @@ const methodName = (entry) => data.methods[entry.method].name;
 const isBase = (entry) => data.methods[entry.method].base;
 const metricName = (metric) => data.metrics[metric].name;
 
+// Every figure names the runs that it was counted from.
+const runsOf = (boards) => [...new Set(boards.flatMap((b) => b.entries.map((e) => e.run)))];
+
 // Entries of the shown base model whose method is switched on, with their place in the answers.
 function entries() {
   return board().entries

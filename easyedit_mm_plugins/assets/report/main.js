@@ -103,7 +103,8 @@ function update() {
   scopeScores();
   costs();
   cases();
-  const what = `${board().backbone} · ${table().dataset} · ${board().n} cases`;
+  const from = runsOf([board()]).join(", ");
+  const what = `${board().backbone} · ${table().dataset} · ${board().n} cases · run ${from}`;
   document.querySelectorAll("h2 .of").forEach((node) => { node.textContent = what; });
   remember();
 }

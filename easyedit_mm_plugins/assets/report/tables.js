@@ -24,7 +24,8 @@ function overview() {
   const rules = table().protocol;
   byId("paper-note").textContent = "Percent, mean over cases; small print: 95 % bootstrap interval " +
     `over cases (${data.bootstrap} resamples). Bold: best of the column, underlined: second best; the ` +
-    `unedited model is no competitor. Protocol ${rules}: ${data.protocols[rules]}.` +
+    `unedited model is no competitor. Protocol ${rules}: ${data.protocols[rules]}. ` +
+    `From run ${runsOf(shown).join(", ")}.` +
     (shares.length ? " “Paper”: the published number and ours minus it, where base model and data are " +
       `the paper's; measured here on ${[...new Set(shares)].join("; ")}.` : "");
 }
