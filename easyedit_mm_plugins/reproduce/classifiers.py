@@ -24,8 +24,8 @@ SHIPPED = ASSETS / "scopes-scenes"
 HELD_BACK = 300  # training records that choose the best state
 # Of the embedded classifiers; real ones are trained as their hparams file says.
 SCENES_RECIPE: dict[str, Any] = {
-    "max_iters": 300,
-    "val_interval": 100,
+    "max_iters": 1000,
+    "val_interval": 200,
     "val_steps": HELD_BACK,
     "early_stop_key": "scope/balanced",
 }
@@ -100,7 +100,7 @@ def find_classifier(
         return train_classifier(variant, backbone, folder, settings)
     for place in (folder / "scope", SHIPPED / variant.name):
         if (place / "config.json").is_file() and (is_scenes(backbone) or place != SHIPPED):
-            return ScopeClassifier.from_pretrained(place).to(backbone.device)
+            return load_classifier(place, backbone)
     raise CheckpointError(
         f"no classifier {variant.name} for {backbone.name} is shipped or in {folder}",
         remedy="add --train",
@@ -122,13 +122,15 @@ def train_classifier(
     """
     scope = folder / "scope"
     if (scope / "config.json").is_file():
-        return ScopeClassifier.from_pretrained(scope).to(backbone.device)
+        return load_classifier(scope, backbone)
     embedded = is_scenes(backbone)
     hparams = MSCKETrainingHyperParams.from_hparams(HPARAMS / backbone.name)
     encoder, pretrained = variant.encoder(embedded)
     place = _scenes_encoder(encoder, folder.parent) if embedded else encoder
     config = replace(hparams.scope, encoder=place, pretrained=pretrained, fusion=variant.fusion)
     recipe = {**(SCENES_RECIPE if embedded else {}), **changes}
+    if variant.fusion == "text":  # the same words about another picture look the same to it
+        recipe["batch_negatives"] = 0.0
     hparams = hparams.replace(train="scope", scope=config, device=settings.device, **recipe)
     import torch
 
@@ -139,7 +141,13 @@ def train_classifier(
     MSCKETrainer(editor, *records, hparams, folder / "run").run()
     editor.scope.config.encoder = encoder
     editor.scope.save_pretrained(scope)
-    return editor.scope.eval()
+    return load_classifier(scope, backbone)
+
+
+def load_classifier(folder: Path, backbone: Backbone) -> ScopeClassifier:
+    """A saved classifier. One that was just trained is loaded too: weights are stored in fp16,
+    and a run that goes on must find the very same ones."""
+    return ScopeClassifier.from_pretrained(folder).to(backbone.device)
 
 
 def _scenes_encoder(name: str, folder: Path) -> str:

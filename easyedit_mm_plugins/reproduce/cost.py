@@ -109,14 +109,16 @@ class Profile:
     slowest: dict[str, float]
 
 
-def profile(part: Part, device: torch.device | str = "cpu") -> Profile:
-    """One call of ``part`` under the profiler, after one to warm up."""
+def profile(part: Part, before: Part = lambda: None, device: torch.device | str = "cpu") -> Profile:
+    """One call of ``part`` under the profiler, after one to warm up; ``before`` precedes both."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports that there is no GPU as an error
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     cuda = torch.device(device).type == "cuda"
+    before()
     part()
+    before()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()

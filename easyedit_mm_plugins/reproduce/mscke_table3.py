@@ -21,7 +21,7 @@ from ..evaluation.tables import PROTOCOL_TEXT
 from ..files import read_json, write_json
 from ..methods.mscke import MSCKE, ScopeClassifier
 from . import ExperimentSettings, published
-from .classifiers import SHIPPED, Variant, is_scenes, train_classifier
+from .classifiers import SHIPPED, Variant, is_scenes, load_classifier, train_classifier
 from .scope_study import difference
 from .tables import Block, Line, is_embedded, papers_name, write_table
 
@@ -127,13 +127,13 @@ def _retrained(backbone: Backbone, settings: ExperimentSettings) -> ScopeClassif
         data = train_scenes.records(None)
         clip = ASSETS / "scenes-clip"
         scope = train_scenes.train_scope(backbone, clip, folder, data, seed=SEED)
-        return train_scenes.refine_scope(backbone, scope, folder, data, seed=SEED)
-    if settings.train:
+        train_scenes.refine_scope(backbone, scope, folder, data, seed=SEED)
+    elif settings.train:
         variant = Variant("dot-attention", "large")
-        return train_classifier(variant, backbone, folder, settings, seed=SEED)
+        train_classifier(variant, backbone, folder, settings, seed=SEED)
     for place in (folder / "scope-refined", folder / "scope", shipped):
         if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
-            return ScopeClassifier.from_pretrained(place).to(backbone.device)
+            return load_classifier(place, backbone)
     raise CheckpointError(
         f"no retrained classifier for {backbone.name} is shipped or in {folder}",
         remedy="add --train",

@@ -137,12 +137,10 @@ def measure(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name in PARTS:  # the profiler first: it also warms up
-            meter.prepare(name)
-        memory = {}
-        for name in PARTS:
-            meter.prepare(name)
-            memory[name] = profile(lambda n=name: meter.first(n), device)
+        memory = {
+            name: profile(lambda n=name: meter.first(n), lambda n=name: meter.prepare(n), device)
+            for name in PARTS
+        }
         timings = in_turns(
             {name: lambda n=name: meter.ask(n) for name in PARTS},
             {name: lambda n=name: meter.prepare(n) for name in PARTS},
