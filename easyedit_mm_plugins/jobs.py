@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCENES = "scenes"
 # Names of the embedded data, and the metrics that each is for; the records are the same, and
 # "scenes" is short for the first.
-SCENES_SUITES = {"scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa"}
+SCENES_SUITES = {"scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa", "scenes-eic": "evqa"}
 _EVQA_SETS = ("e-vqa", "evqa", "e-ic", "eic")
 
 
@@ -61,8 +61,9 @@ def load_records(
 
     Args:
         data: ``"scenes"`` or ``"scenes-fgvedit"`` (drawn below ``data/`` when absent),
-            ``"scenes-evqa"`` (the same records for E-VQA's metrics), the path of a JSON file in the
-            FGVEdit schema, or ``NAME:PATH`` for a registered data set class.
+            ``"scenes-evqa"`` (the same records for E-VQA's metrics), ``"scenes-eic"`` (captions of
+            the same scenes), the path of a JSON file in the FGVEdit schema, or ``NAME:PATH`` for a
+            registered data set class.
         split: of scenes, "train" or "test".
         images, limit, skip_bad, extra: see :class:`FGVEditDataset`.
         suite: the metrics, if not those that the data set is for.
@@ -79,7 +80,12 @@ def load_records(
         files = ensure_scenes()
         path = files.test if split == "test" else files.train
         dataset = FGVEditDataset(path, limit, image_root=files.images, check="exists", extra=extra)
-        return Records(data, dataset.records, [], path, suite or SCENES_SUITES[data])
+        records = dataset.records
+        if data == "scenes-eic":
+            from .scenes.captions import caption_records
+
+            records = caption_records(records, split)
+        return Records(data, records, [], path, suite or SCENES_SUITES[data])
     if tail and name in DATASETS:
         dataset = DATASETS.get(name)(tail, limit, image_root=images, skip_bad=skip_bad)
         suite = suite or ("evqa" if DATASETS.key(name) in _EVQA_SETS else "fgvedit")

@@ -11,6 +11,7 @@ from pathlib import Path
 from easyedit_mm_plugins.errors import DataError
 from easyedit_mm_plugins.files import disk_error, read_json, write_json
 from easyedit_mm_plugins.scenes import edits, language
+from easyedit_mm_plugins.scenes.edits import SceneEdit
 from easyedit_mm_plugins.scenes.world import Scene, render
 
 WORLD_VERSION = 2  # raise it when the same seed would give other records or images
@@ -28,14 +29,26 @@ class ScenesFiles:
     images: Path
 
 
-def _record(index: int, split: str, seed: int, seen: set[str]) -> tuple[dict, Scene, int]:
-    """One record without its ``m_loc`` fields, its scene and the seed of its image."""
+def _draw(index: int, split: str, seed: int, seen: set[str]) -> tuple[SceneEdit, random.Random]:
+    """A record's edit, of a scene that no earlier record has, and what draws the rest of it."""
     rng = random.Random(f"scenes {seed} {split} {index}")
     while True:
         edit = edits.draw_edit(rng, split)
         if edit.scene.key not in seen:
             break
     seen.add(edit.scene.key)
+    return edit, rng
+
+
+def scenes_of(split: str, n: int, seed: int = 0) -> list[Scene]:
+    """The scenes of the first ``n`` records of a split."""
+    seen: set[str] = set()
+    return [_draw(i, split, seed, seen)[0].scene for i in range(n)]
+
+
+def _record(index: int, split: str, seed: int, seen: set[str]) -> tuple[dict, Scene, int]:
+    """One record without its ``m_loc`` fields, its scene and the seed of its image."""
+    edit, rng = _draw(index, split, seed, seen)
     # Test records are edited with familiar words and rephrased with held-out ones.
     src = language.phrase(edit.question, rng, "train")
     others = language.paraphrases(edit.question, split)
