@@ -159,7 +159,9 @@ def test_figure_4_draws_both_classifiers(files, tmp_path, monkeypatch):
     pytest.importorskip("easyeditor")
     run(asked)  # now with SERAC; MSCKE's scores are there
     rows = {(r["method"], r["task"]): r for r in summary(asked)["figure"]}
-    assert len(rows) == 4 and all(row["cases"] == 3 for row in rows.values())
+    assert len(rows) == 6 and all(row["cases"] == 3 for row in rows.values())
+    hard = rows["mscke", "text and image, hard pairs alone"]["confusion"]
+    assert [sum(side) for side in hard] == [3, 3]
     assert rows["mscke", "text"]["confusion"] == [[3, 0], [0, 3]]
     counts = rows["serac", "text and image"]["confusion"]
     assert (asked.out / "figure4.png").read_bytes()[:4] == b"\x89PNG"

@@ -41,6 +41,7 @@ def _blind(question: Question) -> Question:
 
 
 TASKS = {"text": text_task, "text and image": visual_task}
+HARD = "text and image, hard pairs alone"
 
 
 def run(settings: ExperimentSettings) -> None:
@@ -98,8 +99,13 @@ def write(out: Path, scores: ScoreFile, backbone: str, left_out: dict[str, str])
         if (cases := scores.of(f"{method}/{task}"))
     }
     counts = {key: confusion(cases) for key, cases in found.items()}
+    for method in METHODS:
+        cases = found.get((method, "text and image"), [])
+        if any(len(case.inside) > 1 for case in cases):  # a case's own pair is of the hard kind
+            first = [replace(c, inside=c.inside[:1], outside=c.outside[:1]) for c in cases]
+            found[method, HARD] = first
     blocks, rows = [], []
-    for task in TASKS:
+    for task in [*TASKS, *dict.fromkeys(task for _, task in found if task == HARD)]:
         lines = []
         for method, label in METHODS.items():
             if (method, task) not in found:
@@ -112,7 +118,7 @@ def write(out: Path, scores: ScoreFile, backbone: str, left_out: dict[str, str])
             lines.append(Line(label, values, bounds))
             rows.append(
                 {"method": method, "backbone": backbone, "task": task, "values": values}
-                | {"intervals": bounds, "confusion": counts[method, task]}
+                | {"intervals": bounds, "confusion": confusion(found[method, task])}
                 | {"cases": len(found[method, task])}
             )
         where = f"{backbone} (embedded)" if is_embedded(backbone) else backbone
@@ -125,7 +131,8 @@ def write(out: Path, scores: ScoreFile, backbone: str, left_out: dict[str, str])
         "Percent of right decisions at 0.5, mean over cases; in brackets the 95 % bootstrap "
         "interval; scope accuracy is the mean of both sides.",
         "Text: the edit without its picture; the rephrase is in scope, text-only locality is not. "
-        "Text and image: all questions in and out of visual scope, on the edit's picture.",
+        "Text and image: all questions in and out of visual scope, on the edit's picture. Hard "
+        "pairs: the benchmark's own question on each side, without further ones.",
         "The paper draws this figure without numbers: both classifiers right on text, SERAC's "
         "taking most text-image questions for in scope.",
         f"Run: {out}; {hardware_line(environment)}.",
