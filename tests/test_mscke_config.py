@@ -20,7 +20,15 @@ from .conftest import build_tiny
 from .mscke_tiny import TINY_OPT, tiny_mscke, tiny_scope
 
 HPARAMS = Path(easyedit_mm_plugins.__file__).parent / "hparams"
-NAMES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4", "blip2", "minigpt4", "blip2-hf", "llava")
+NAMES = (
+    "scenes-blip2",
+    "scenes-llava",
+    "scenes-minigpt4",
+    "blip2",
+    "minigpt4",
+    "blip2-hf",
+    "llava",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
