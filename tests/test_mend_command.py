@@ -79,22 +79,41 @@ def test_a_method_without_a_trainer_is_named_with_the_nearest():
         training_parts("mnd")
 
 
-def test_the_embedded_editors_training_goes_on_and_joins_the_classifier(tmp_path, monkeypatch):
+def test_the_embedded_editors_training_goes_on_and_takes_the_shipped_classifier(
+    tmp_path, monkeypatch
+):
     backbone = build_tiny("llava")
-    (tmp_path / "tiny-llava.yaml").write_text(
-        yaml.safe_dump({**LOOP, "alg": "MEND", "early_stop_key": "right/specificity", **NETWORK})
-    )
-    monkeypatch.setattr(train_scenes, "HPARAMS", tmp_path)
-    records = tiny_records(5)
+    loop = {**LOOP, "silent": True}
+    for alg, own in (
+        ("MEND", {"early_stop_key": "right/specificity", **NETWORK}),
+        ("MSCKE-MEND", {"counterfactual": {"kind": "mend", "mend": NETWORK}}),
+    ):
+        path = tmp_path / "hparams" / alg / "tiny-llava.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump({**loop, "alg": alg, **own}))
+    monkeypatch.setattr(train_scenes, "HPARAMS", tmp_path / "hparams")
+    records, out, root = tiny_records(5), tmp_path / "out", tmp_path / "assets"
     data = (records[:3], records[3:])
-    folder = train_scenes.train_editor(backbone, tmp_path, data, steps=2)
-    written = (folder / "config.json").stat().st_mtime_ns
-    assert train_scenes.train_editor(backbone, tmp_path, data) == folder  # finished: kept
-    assert (folder / "config.json").stat().st_mtime_ns == written
+    mend = train_scenes.train_editor(backbone, out, data)
+    own = train_scenes.train_in_scope(backbone, mend, out, data, steps=2)
+    for folder, again in (
+        (mend, lambda: train_scenes.train_editor(backbone, out, data)),
+        (own, lambda: train_scenes.train_in_scope(backbone, mend, out, data)),
+    ):
+        written = (folder / "config.json").stat().st_mtime_ns
+        assert again() == folder  # finished: kept
+        assert (folder / "config.json").stat().st_mtime_ns == written
+    history = json.loads((out / "run-in-scope-tiny-llava/history.json").read_text())
+    assert "right/in_scope" in history[-1]
     with pytest.raises(CheckpointError, match="mscke-tiny-llava"):
-        train_scenes.join(backbone, tmp_path)
-    tiny_mscke("llava").save_pretrained(tmp_path / "mscke-tiny-llava")
-    joined = train_scenes.join(backbone, tmp_path)
-    assert [p.name for p in joined.iterdir()] == ["config.json"]
+        train_scenes.join(backbone, own, root, root)
+    # the classifier lies in another backbone's editor, as scenes-minigpt4's does
+    mscke = tiny_mscke("llava")
+    mscke.save_pretrained(root / "mscke-first")
+    mscke.save_pretrained(root / "mscke-tiny-llava", parts={"scope": "../mscke-first/scope"})
+    joined = train_scenes.join(backbone, own, root, root)
+    assert sorted(p.name for p in joined.iterdir()) == ["config.json", "counterfactual"]
+    parts = json.loads((joined / "config.json").read_text())["parts"]
+    assert parts == {"scope": "../mscke-first/scope"}
     editor = MSCKEMEND.from_pretrained(joined, backbone)
     assert next(iter(editor.counterfactual.editor.modules)) == "layers.1.mlp.gate_proj"

@@ -18,7 +18,7 @@ from easyedit_mm_plugins.methods.mend import (
     MendTrainer,
     MendTrainingHyperParams,
 )
-from easyedit_mm_plugins.methods.mend.losses import mend_losses, mend_total
+from easyedit_mm_plugins.methods.mend.losses import mend_losses, mend_total, weighed
 from easyedit_mm_plugins.methods.mscke.losses import INSIDE, draw
 
 from .conftest import build_tiny
@@ -74,6 +74,8 @@ def test_the_loss_by_kind_of_question_by_hand():
     factors = {"in_scope": 3.0, "out_scope": 7.0, "text_loc": 5.0, "image_loc": 5.0}
     total = sum(factors.get(kind, 2.0) * float(loss) for kind, loss in losses.items())
     assert float(mend_total(losses, weights)) == pytest.approx(total, rel=1e-5)
+    asked = weighed(drawn, hparams(cloc=0.0, iloc=0.0)).queries  # without weight: not asked
+    assert {a.kind for a in asked} == set(INSIDE)
 
 
 @pytest.mark.parametrize("family", ["blip2", "llava"])

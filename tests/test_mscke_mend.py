@@ -206,7 +206,9 @@ def test_its_parts_are_trained_together_or_apart(tmp_path, train):
         same = all(torch.equal(a, b) for a, b in zip(old[name], now, strict=True))
         assert same == (train not in (name, "both"))
     assert ("scope/balanced" in final) == (train != "counterfactual")
-    assert ("cfr/out_scope" in final) == (train != "scope")
+    assert ("cfr/in_scope" in final) == (train != "scope")
+    assert ("cfr/text_loc" in final) == (train != "scope")
+    assert "cfr/out_scope" not in final  # the classifier's business, unless iloc says otherwise
     again = MSCKEMENDTrainer(editor, records[:4], records[4:], settings_, tmp_path)
     assert again.resume() and again.step == 4
     loaded = MSCKEMEND.from_pretrained(tmp_path / "best", editor.backbone)

@@ -62,14 +62,22 @@ def mend_losses(editor: Mend, drawn: Drawn) -> tuple[dict[str, Tensor], dict[str
     return {kind: torch.stack(values).mean() for kind, values in losses.items()}, right
 
 
+def kind_weight(kind: str, hparams: Any) -> float:
+    """``cedit`` for the edit and its rewordings, ``iedit`` for what it entails, ``iloc`` for
+    out-of-scope questions about its image, ``cloc`` for other questions."""
+    if kind in INSIDE:
+        return hparams.iedit if kind == "in_scope" else hparams.cedit
+    return hparams.iloc if kind == "out_scope" else hparams.cloc
+
+
+def weighed(drawn: Drawn, hparams: Any) -> Drawn:
+    """``drawn`` without the questions whose kind has weight 0: they cost a forward pass."""
+    return Drawn(drawn.edits, [a for a in drawn.queries if kind_weight(a.kind, hparams)])
+
+
 def mend_total(losses: Mapping[str, Tensor], hparams: Any) -> Tensor:
-    """The weighted sum: ``cedit`` on the edit and its rewordings, ``iedit`` on what it entails,
-    ``iloc`` on out-of-scope questions about its image, ``cloc`` on other questions."""
-    weights = dict.fromkeys(INSIDE, hparams.cedit) | {
-        "in_scope": hparams.iedit,
-        "out_scope": hparams.iloc,
-    }
-    return sum(weights.get(kind, hparams.cloc) * loss for kind, loss in losses.items())
+    """The sum, each kind by its :func:`kind_weight`."""
+    return sum(kind_weight(kind, hparams) * loss for kind, loss in losses.items())
 
 
 def check_answers(asked: Sequence[Asked]) -> None:

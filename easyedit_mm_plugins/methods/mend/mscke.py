@@ -2,7 +2,7 @@
 
 MSCKE section 5.1: "we replace the original counterfactual model with MEND [19], and introduce an
 enhanced version, called MSCKE-MEND". Out of scope the base model's own path runs, which no edit
-touches.
+touches; so a MEND that is trained for this place need not learn locality, only to answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..mscke.losses import Drawn
 from ..mscke.model import MSCKE
 from ..mscke.training import MSCKETrainer
 from .config import MendConfig
-from .losses import mend_losses, mend_total
+from .losses import mend_losses, mend_total, weighed
 from .model import Mend
 from .training import mend_groups
 
@@ -130,7 +130,7 @@ class MSCKEMENDTrainingHyperParams(MSCKETrainingHyperParams):
     counterfactual: CounterfactualConfig = field(default_factory=_mend_kind)
     lr_lr: float = 1e-4  # as MendTrainingHyperParams
     cloc: float = 1.0  # as MendTrainingHyperParams
-    iloc: float = 1.0  # as MendTrainingHyperParams
+    iloc: float = 0.0  # as there, but the scope classifier keeps such questions away
 
     _alg: ClassVar[str] = "MSCKE-MEND"
     _title: ClassVar[str] = "MSCKE-MEND"
@@ -160,6 +160,7 @@ class MSCKEMENDTrainer(MSCKETrainer):
         self, drawn: Drawn, rng: random.Random | None = None
     ) -> tuple[Tensor, dict[str, list[Any]]]:
         """MEND's loss, and which answers are right or, out of scope, unmoved."""
+        drawn = weighed(drawn, self.hparams)
         by_kind, right = mend_losses(self.editor.counterfactual.editor, drawn)
         return mend_total(by_kind, self.hparams), right
 

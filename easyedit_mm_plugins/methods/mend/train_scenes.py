@@ -1,9 +1,14 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.mend.train_scenes``.
 
-:class:`MendTrainer` with the shipped hparams files, as users would run it. The last 300 training
-records choose the best state; test records are only looked at by evaluation. A stopped run goes on,
-a finished one is kept. MSCKE-MEND is then the shipped scope classifier in front of it: its folder
-holds a ``config.json`` that says where the two lie.
+For each backbone, with the shipped hparams files, as users would run them:
+
+1. ``mend-<backbone>``: :class:`MendTrainer`, with MEND's locality losses;
+2. ``mscke-mend-<backbone>``: that MEND trained on for its place behind the scope classifier, which
+   keeps other questions about the picture away from it, so that it need only answer. The classifier
+   is the one shipped for MSCKE, noted by its place.
+
+The last 300 training records choose the best state; test records are only looked at by evaluation.
+A stopped run goes on, a finished one is kept.
 """
 
 from __future__ import annotations
@@ -25,12 +30,13 @@ from ..mscke.model import part_folders
 from ..mscke.train_scenes import records
 from .config import MendTrainingHyperParams
 from .model import Mend
-from .mscke import MSCKEMEND
+from .mscke import MSCKEMEND, MSCKEMENDTrainingHyperParams
 from .training import MendTrainer
 
 LOG = logging.getLogger(__name__)
-HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/MEND"
+HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING"
 BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
+IN_SCOPE_STEPS = 120
 
 
 def train_editor(
@@ -43,7 +49,7 @@ def train_editor(
     folder = out / f"mend-{backbone.name}"
     if (folder / "config.json").is_file():
         return folder
-    hparams = MendTrainingHyperParams.from_hparams(HPARAMS / backbone.name)
+    hparams = MendTrainingHyperParams.from_hparams(HPARAMS / "MEND" / backbone.name)
     if steps is not None:
         hparams = hparams.replace(max_iters=steps)
     torch.manual_seed(hparams.seed)
@@ -53,21 +59,46 @@ def train_editor(
     return folder
 
 
-def join(backbone: Backbone, root: Path) -> Path:
-    """MSCKE-MEND in ``root``/mscke-mend-<backbone>, of the MSCKE and the MEND beside it.
+def train_in_scope(
+    backbone: Backbone,
+    mend: Path,
+    out: Path,
+    data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
+    steps: int = IN_SCOPE_STEPS,
+) -> Path:
+    """MSCKE-MEND's own MEND in ``out``/in-scope-<backbone>: ``mend`` trained on to answer in scope.
+
+    Nothing is paid for other questions about the picture (``iloc`` 0), as the hparams files of
+    MSCKE-MEND have it; the baseline has to keep them itself.
+    """
+    folder = out / f"in-scope-{backbone.name}"
+    if (folder / "config.json").is_file():
+        return folder
+    joint = MSCKEMENDTrainingHyperParams.from_hparams(HPARAMS / "MSCKE-MEND" / backbone.name)
+    hparams = MendTrainingHyperParams.from_hparams(HPARAMS / "MEND" / backbone.name)
+    hparams = hparams.replace(
+        max_iters=steps, cloc=joint.cloc, iloc=joint.iloc, early_stop_key="right/in_scope"
+    )
+    editor = Mend.from_pretrained(mend, backbone)
+    MendTrainer(editor, *data, hparams, out / f"run-in-scope-{backbone.name}").run()
+    editor.save_pretrained(folder)
+    return folder
+
+
+def join(backbone: Backbone, own: Path, root: Path, shipped: Path = ASSETS) -> Path:
+    """MSCKE-MEND in ``root``/mscke-mend-<backbone>: the MEND in ``own`` behind the classifier of
+    the MSCKE in ``shipped``, which is noted by its place.
 
     Raises:
         CheckpointError: one of the two is not there.
     """
-    root = root.resolve()
-    mscke, folder = root / f"mscke-{backbone.name}", root / f"mscke-mend-{backbone.name}"
+    mscke = shipped.resolve() / f"mscke-{backbone.name}"
     # The classifier may lie in another editor's folder again.
     scope = part_folders(mscke, read_config(mscke / "config.json"))["scope"].resolve()
-    mend = root / f"mend-{backbone.name}"
-    editor = MSCKEMEND.from_parts(backbone, scope, mend)
-    parts = {"scope": scope, "counterfactual": mend}
-    seen = {name: Path(os.path.relpath(path, folder)).as_posix() for name, path in parts.items()}
-    editor.save_pretrained(folder, parts=seen)
+    folder = root.resolve() / f"mscke-mend-{backbone.name}"
+    seen = Path(os.path.relpath(scope, folder)).as_posix()
+    editor = MSCKEMEND.from_parts(backbone, scope, own)
+    editor.save_pretrained(folder, parts={"scope": seen})
     return folder
 
 
@@ -86,11 +117,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = records(args.scenes)
     for name in args.backbones:
         backbone = load_backbone(name)
-        folder = train_editor(backbone, args.out, data, args.steps)
-        LOG.info("ready: %s", folder)
+        mend = train_editor(backbone, args.out, data, args.steps)
+        own = train_in_scope(backbone, mend, args.out, data)
+        LOG.info("ready: %s and %s", mend, join(backbone, own, args.out))
         if args.ship:
-            shutil.copytree(folder, ASSETS / folder.name, dirs_exist_ok=True)
-            LOG.info("ready: %s", join(backbone, ASSETS))
+            shutil.copytree(mend, ASSETS / mend.name, dirs_exist_ok=True)
+            join(backbone, own, ASSETS)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ...data import EditRecord
 from ..mscke.losses import draw
 from ..training import Trainer
 from .config import MendTrainingHyperParams
-from .losses import mend_losses, mend_total
+from .losses import mend_losses, mend_total, weighed
 from .model import Mend
 from .transform import MendNetwork
 
@@ -51,7 +51,8 @@ class MendTrainer(Trainer):
         self, records: Sequence[EditRecord], rng: random.Random | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See ``losses.py``; logged by kind of question."""
-        by_kind, _ = mend_losses(self.editor, draw(records, self.hparams.scope_questions, rng))
+        drawn = draw(records, self.hparams.scope_questions, rng)
+        by_kind, _ = mend_losses(self.editor, weighed(drawn, self.hparams))
         total = mend_total(by_kind, self.hparams)
         info = {f"loss/{kind}": float(loss.detach()) for kind, loss in by_kind.items()}
         return total, {"loss/total": float(total.detach()), **info}
