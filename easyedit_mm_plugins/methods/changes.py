@@ -5,7 +5,7 @@ Shapes: B rows, r rank, ``in`` and ``out`` the sizes of a linear module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
@@ -49,6 +49,32 @@ def applied(modules: dict[str, nn.Linear], deltas: Sequence[Delta]) -> Iterator[
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def applied_apart(
+    modules: Mapping[str, nn.Linear], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """As :func:`applied`, row i under the full changes ``weights[name][i]``, [B, out, in].
+
+    For training many changes side by side: nothing is stacked anew for each forward pass.
+    """
+    hooks = []
+    try:
+        for name, weight in weights.items():
+            hooks.append(modules[name].register_forward_hook(_adding(weight)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adding(weight: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rows = args[0].reshape(len(weight), -1, args[0].shape[-1])
+        return output + _through(rows, Full(weight)).reshape(output.shape).to(output.dtype)
+
+    return add
 
 
 class _Adder:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, Row, answer_logits, assemble
 from ...data.records import Question
-from ..deltas import Full, applied
+from ..changes import applied_apart
 
 
 class Frozen(ABC):
@@ -50,11 +50,7 @@ class Frozen(ABC):
 
         Differentiable in the changes [B, out, in] that ``weights`` holds by module name.
         """
-        rows = {name: weight.unbind(0) for name, weight in weights.items()}
-        deltas = [
-            {name: Full(parts[i]) for name, parts in rows.items()} for i in range(len(self.edits))
-        ]
-        logits = self.logits(deltas)
+        logits = self.logits(weights)
         every = torch.cat(logits)
         every = every.to(wide(every))
         targets = torch.tensor(
@@ -69,8 +65,8 @@ class Frozen(ABC):
         """The target tokens of each edit."""
 
     @abstractmethod
-    def logits(self, deltas: Sequence[dict[str, Full]]) -> list[Tensor]:
-        """Teacher-forced logits [n_i, vocab] of each answer, edit i under ``deltas[i]``."""
+    def logits(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """Teacher-forced logits [n_i, vocab] of each answer, edit i under ``weights[name][i]``."""
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
@@ -110,8 +106,9 @@ class Language(Frozen):
     def answers(self) -> list[list[int]]:
         return self.batch.answers
 
-    def logits(self, deltas: Sequence[dict[str, Full]]) -> list[Tensor]:
-        with _given(self.layers[self.first], self.hidden), applied(self.modules, deltas):
+    def logits(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        apart = applied_apart(self.modules, weights)
+        with _given(self.layers[self.first], self.hidden), apart:
             return answer_logits(self.lm, self.batch)
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -134,8 +131,8 @@ class Visual(Frozen):
     def answers(self) -> list[list[int]]:
         return [row.answer for row in self.rows]
 
-    def logits(self, deltas: Sequence[dict[str, Full]]) -> list[Tensor]:
-        with applied(self.modules, deltas):
+    def logits(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        with applied_apart(self.modules, weights):
             embedded = self.backbone.connect(self.states)
         rows = [
             Row([seen if isinstance(s, Tensor) else s for s in row.segments], row.answer)

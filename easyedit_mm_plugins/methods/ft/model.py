@@ -99,7 +99,7 @@ class FineTuning(DeltaEditor):
         return deltas
 
     def _shrink(self, size: int, done: int) -> None:
-        need = 5 * 4 * self.size / 1e6  # change, gradient, two moments and a stacked copy, float32
+        need = 5 * 4 * self.size / 1e6  # change, gradient, two moments, scratch; float32
         if size == 1:
             raise TrainingError(
                 f"memory runs out while fine-tuning edit {done}, alone: the change of "

@@ -60,8 +60,9 @@ def fine_tune(frozen: Frozen, config: FTConfig, start: int = 0) -> list[Delta]:
         if len(done) == count:
             break
         gradients = dict(zip(leaves, found, strict=True))
-        for row, edit in enumerate(live):
-            if edit not in done and not all(_finite(g[row]) for g in gradients.values()):
+        sums = sum(g.sum((1, 2)).cpu() for g in found)  # NaN and infinity survive a sum
+        for edit, value in zip(live, sums.tolist(), strict=True):
+            if edit not in done and not math.isfinite(value):
                 raise _diverged("the gradient is not finite", edits[edit], start + edit, step)
         weights = {name: w.detach() for name, w in weights.items()}
         adam.step(weights, gradients)
@@ -112,10 +113,6 @@ class PerRowAdam:
         """Go on with these rows only."""
         self.mean = {name: value[rows] for name, value in self.mean.items()}
         self.square = {name: value[rows] for name, value in self.square.items()}
-
-
-def _finite(values: Tensor) -> bool:
-    return bool(torch.isfinite(values.sum()))  # NaN and infinity survive a sum
 
 
 def _check(value: float, first: float, edit: Question, number: int, step: int, last: bool) -> None:
