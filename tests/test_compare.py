@@ -90,10 +90,23 @@ def test_paths_stand_for_groups(tmp_path):
         "data=fgvedit",
         "data.path='/x y/cases.json'",
     ]
-    made = plan(f"backbone={tmp_path}", "data=/x y/cases.json", "method=[mscke]")
+    made = plan(
+        f"backbone={tmp_path}",
+        "data=/x y/cases.json",
+        "method=[mscke]",
+        "method.mscke.archive=mine",
+    )
     assert made.data[0].data == "fgvedit:/x y/cases.json"
     assert made.backbones[0].name == str(tmp_path)
     assert made.spec("mscke", tmp_path.name).hparams["model_name"] == tmp_path.name
+
+
+def test_a_method_without_a_file_for_the_backbone_is_left_to_its_row(tmp_path):
+    bare = plan(f"backbone={tmp_path}", "method=[dualedit,mend]")
+    assert [bare.spec(m, tmp_path.name).hparams for m in bare.methods] == [None, None]
+    given = plan(f"backbone={tmp_path}", "method=[mend]", "method.mend.archive=my/editor")
+    hparams = given.spec("mend", tmp_path.name).hparams
+    assert hparams["archive"] == "my/editor" and hparams["model_name"] == tmp_path.name
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,15 @@ from ..registry import METHODS
 from .compose import NAME, compose_all, expand, explain
 from .editors import HPARAMS, hparams_folder
 from .plan import BackboneSpec, DataSpec, Grid, MethodSpec
-from .settings import BackboneConfig, DataConfig, EvalConfig, node_name, register
+from .settings import (
+    MISSING,
+    BackboneConfig,
+    DataConfig,
+    EvalConfig,
+    node_name,
+    register,
+    schema_defaults,
+)
 
 # What neither changes a number nor which rows belong together has no place in a run's name.
 _NAMELESS = ("method", "backbone", "backbones", "data", "data_sets", "eval", "experiment")
@@ -129,7 +137,7 @@ def grid(configs: Sequence[Any]) -> Grid:
 def _section(cls: type[Any], config: dict[str, Any], name: str) -> Any:
     """One part of a configuration as its dataclass; keys added with ``+`` are refused, too."""
     values = config[name]
-    missing = [key for key, value in values.items() if value == "???"]
+    missing = [key for key, value in values.items() if value == MISSING]
     if missing:
         raise ConfigError(
             f"{name}.{missing[0]} is not set", remedy=f"write {name}.{missing[0]}=..."
@@ -138,18 +146,18 @@ def _section(cls: type[Any], config: dict[str, Any], name: str) -> Any:
 
 
 def _method(method: str, node: dict[str, Any] | None, backbone: BackboneSpec) -> MethodSpec:
+    """A method's settings; ``None`` where there is no file for the backbone and nothing is set.
+
+    A setting that is missing then is this row's failure, not the whole comparison's.
+    """
     node = dict(node or {})
-    if not node or (set(node) <= {"archive"} and node.get("archive") is None):
-        return MethodSpec(method)
-    if node.get("model_name") == "???":
-        node["model_name"] = backbone.label
-    missing = [key for key, value in node.items() if value == "???"]
-    if missing:
-        raise ConfigError(
-            f"method.{node_name(method)}.{missing[0]} is not set, and there is no "
-            f"{hparams_folder(method).name}/{backbone.label}.yaml that sets it"
-        )
-    return MethodSpec(method, node)
+    if not (hparams_folder(method) / f"{backbone.label}.yaml").is_file():
+        untouched = schema_defaults(node_name(method))
+        node = {} if node == untouched else node
+        if node.get("model_name") == MISSING:
+            node["model_name"] = backbone.label
+    node = {key: value for key, value in node.items() if value != MISSING}
+    return MethodSpec(method, node or None)
 
 
 def default_out(configs: Sequence[Any], words: Sequence[str]) -> Path:

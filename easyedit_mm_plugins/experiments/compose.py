@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from ..errors import ConfigError, UnknownNameError
 from ..registry import BACKBONES, METHODS, did_you_mean
 from .editors import HPARAMS
-from .settings import CompareConfig, node_name, register
+from .settings import CompareConfig, node_name, register, schema_defaults
 
 NAME = "compare"
 _WORD = re.compile(r"[\w-]+")
@@ -156,24 +155,16 @@ def options_of(group: str) -> list[str]:
 
 def keys_of(node: str) -> list[str]:
     """The keys that a node of the configuration may have."""
-    from hydra.core.config_store import ConfigStore
-
-    schema: Any = CompareConfig
-    group, _, name = node.partition(".")
-    if group == "method":
-        if not name:
-            return options_of("method")
-        method, _, node = name.partition(".")
-        try:
-            stored = ConfigStore.instance().load(f"schema/method/{method}.yaml").node
-        except Exception:  # nothing is stored: no schema
-            return []
-        parts = node.split(".") if node else []
-    else:
-        stored, parts = schema, [p for p in node.split(".") if p]
     from omegaconf import OmegaConf
 
-    config = OmegaConf.structured(stored) if dataclasses.is_dataclass(stored) else stored
-    for part in parts:
+    group, _, rest = node.partition(".")
+    if node == "method":
+        return options_of("method")
+    if group == "method":
+        method, _, rest = rest.partition(".")
+        config: Any = schema_defaults(method)
+    else:
+        config, rest = OmegaConf.to_container(OmegaConf.structured(CompareConfig)), node
+    for part in rest.split(".") if rest else ():
         config = config.get(part) or {}
-    return [str(key) for key in config] if hasattr(config, "keys") else []
+    return [str(key) for key in config] if isinstance(config, dict) else []

@@ -132,6 +132,18 @@ def register() -> None:
             store.store(group="backbone", name=name, node={"name": name})
 
 
+def schema_defaults(node: str) -> dict[str, Any]:
+    """The settings of the method ``node`` as they are when nothing sets them."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    try:
+        stored = ConfigStore.instance().load(f"schema/method/{node}.yaml").node
+    except Exception:  # Hydra's own for what is not stored
+        return {}
+    return OmegaConf.to_container(OmegaConf.create(stored), throw_on_missing=False)
+
+
 def structured(settings: type[Any]) -> type[Any]:
     """``settings``, a dataclass of hyperparameters, as OmegaConf can check it.
 
