@@ -39,7 +39,10 @@ class Packed(NamedTuple):
 
     def logits(self, lm: nn.Module) -> list[Tensor]:
         """Each question's logits ``[a, vocab]`` at its answer, in the order of the questions."""
-        found = answer_logits(lm, replace(self.batch, attention_mask=self.mask))
+        # A question alone in its row needs no mask of blocks, which not every decoder takes.
+        shared = any(len(members) > 1 for members in self.order)
+        mask = self.mask if shared else self.batch.attention_mask
+        found = answer_logits(lm, replace(self.batch, attention_mask=mask))
         by_index: dict[int, Tensor] = {}
         for row, members in zip(found, self.order, strict=True):
             parts = row.split([n for _, n in members])
