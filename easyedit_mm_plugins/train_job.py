@@ -25,6 +25,12 @@ TRAINABLE = {
         "editor_from_hparams",
         "DualEditTrainer",
     ),
+    "visedit": (
+        "visedit",
+        "VisEditTrainingHyperParams",
+        "visedit_from_hparams",
+        "VisEditTrainer",
+    ),
     "mend": ("mend", "MendTrainingHyperParams", "mend_from_hparams", "MendTrainer"),
     "mscke-lora": (
         "mscke.lora_editor",

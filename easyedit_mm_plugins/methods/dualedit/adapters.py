@@ -21,8 +21,11 @@ class Adapter(nn.Module, ABC):
     """An edit's states become keys and values, tokens become edited tokens."""
 
     @abstractmethod
-    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """The edit sample's states ``h_e [..., N, D]`` -> keys and values ``[..., N, A or D]``."""
+    def memory(self, states: Tensor, end: int | None = None) -> tuple[Tensor, Tensor]:
+        """The edit sample's states ``h_e [..., N, D]`` -> keys and values ``[..., N, A or D]``.
+
+        ``end`` is the index of its prompt's last token; not every adapter needs it.
+        """
 
     @abstractmethod
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ class PaperAdapter(Adapter):
             nn.init.normal_(layer.weight, std=0.2 / hidden**0.5)
         nn.init.eye_(self.w3.weight)
 
-    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def memory(self, states: Tensor, end: int | None = None) -> tuple[Tensor, Tensor]:
         """h_e W2 and h_e W3."""
         states = states.to(self.w2.weight.dtype)
         return self.w2(states), self.w3(states)
@@ -89,7 +92,7 @@ class ReleasedAdapter(Adapter):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def memory(self, states: Tensor, end: int | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values ``[..., N, A]`` of the normalised states."""
         states = self.norm_e(states.to(self.key.weight.dtype))
         return self.key(states), self.value(states)
@@ -105,7 +108,68 @@ class ReleasedAdapter(Adapter):
         return hidden + change.to(hidden.dtype)
 
 
-_FORMS: dict[str, type[Adapter]] = {"paper": PaperAdapter, "released": ReleasedAdapter}
+class InfluenceAdapter(ReleasedAdapter):
+    """VisEdit's: the released form, its change scaled token by token with an influence in (0, 1).
+
+    The influence of an image token is the sigmoid of the mean over heads of the scaled dot product
+    between the mapped token and the mapped last token of the edit's prompt; a mapping is a
+    normalisation and a two-layer perceptron with a residual.
+
+    The mapped token is kept as the first rows of an edit's keys, folded to their width.
+
+    Attributes:
+        influence: ``[R, T]`` of the last forward pass, for its own loss in training.
+    """
+
+    def __init__(self, hidden: int, width: int | None = None, heads: int | None = None) -> None:
+        super().__init__(hidden, width, heads)
+        if hidden % self.heads:
+            raise ConfigError(f"{self.heads} heads do not divide tokens of size {hidden}")
+        self.map_token, self.map_end = _Mapping(hidden), _Mapping(hidden)
+        self.hidden, self.rows = hidden, -(-hidden // self.key.out_features)
+        self.influence: Tensor | None = None
+
+    def memory(self, states: Tensor, end: int | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values, before them the mapped last prompt token and zeros."""
+        if end is None:
+            raise ConfigError("the influence needs the place of the edit's last prompt token")
+        keys, values = super().memory(states)
+        mapped = self.map_end(states[..., end, :].to(keys.dtype))
+        width = keys.shape[-1]
+        folded = nn.functional.pad(mapped, (0, self.rows * width - self.hidden))
+        folded = folded.unflatten(-1, (self.rows, width))
+        blank = torch.zeros_like(folded)
+        return torch.cat([folded, keys], dim=-2), torch.cat([blank, values], dim=-2)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """h + influence * out(attention(norm(h), keys, values))."""
+        own = [x[:, self.rows :] for x in (keys, values, mask)]
+        edited = super().forward(hidden, *own)
+        end = keys[:, : self.rows].flatten(1)[:, : self.hidden]
+        token = self.map_token(hidden.to(self.query.weight.dtype))
+        size = self.hidden // self.heads
+        # The mean over heads of their dot products is the whole dot product over their number.
+        scores = (token @ end.to(token.dtype)[:, :, None])[..., 0] / (self.heads * size**0.5)
+        self.influence = scores.sigmoid()
+        return hidden + (edited - hidden) * self.influence[..., None].to(hidden.dtype)
+
+
+class _Mapping(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.inner, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, states: Tensor) -> Tensor:
+        normal = self.norm(states)
+        return normal + self.outer(nn.functional.gelu(self.inner(normal)))
+
+
+_FORMS: dict[str, type[Adapter]] = {
+    "paper": PaperAdapter,
+    "released": ReleasedAdapter,
+    "visedit": InfluenceAdapter,
+}
 
 
 def new_adapter(config: AdapterConfig, hidden: int) -> Adapter:

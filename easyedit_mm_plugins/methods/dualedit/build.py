@@ -13,7 +13,9 @@ LOG = logging.getLogger(__name__)
 
 
 def editor_from_hparams(
-    hparams: DualEditHyperParams | DualEditTrainingHyperParams, backbone: Backbone
+    hparams: DualEditHyperParams | DualEditTrainingHyperParams,
+    backbone: Backbone,
+    cls: type[DualEdit] = DualEdit,
 ) -> DualEdit:
     """The editor that ``hparams`` ask for, on ``backbone``.
 
@@ -27,18 +29,18 @@ def editor_from_hparams(
     """
     folder = hparams.archive
     if folder is None and isinstance(hparams, DualEditHyperParams):
-        shipped = ASSETS / f"dualedit-{backbone.name}"
+        shipped = ASSETS / f"{cls.name}-{backbone.name}"
         if (shipped / "config.json").is_file():
             folder = str(shipped)
         else:
             LOG.warning(
-                "no trained DualEdit editor is shipped for %s and archive is not set: this one is "
+                "no trained %s editor is shipped for %s and archive is not set: this one is "
                 "untrained and its answers mean nothing; train one and set archive to its folder",
-                backbone.name,
+                *(cls.name, backbone.name),
             )
     if folder is None:
-        return DualEdit(backbone, hparams.config)
-    editor = DualEdit.from_pretrained(folder, backbone)
+        return cls(backbone, hparams.config)
+    editor = cls.from_pretrained(folder, backbone)
     if hparams.gate.threshold is not None:
         editor.threshold = hparams.gate.threshold
     return editor

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ...errors import ConfigError
 from ..mscke.config import HParams, build, choice
 
-FORMS = ("paper", "released")
+FORMS = ("paper", "released", "visedit")
 TOKENS = ("text", "visual")
 GATES = ("prompt-end", "released", "off", "learned")
 STARTS = ("plain", "answer")
@@ -26,7 +26,8 @@ class AdapterConfig:
         layer: k, counted from 0; the adapter edits what decoder layer k gives out.
         tokens: which of them, ``"text"`` or ``"visual"``.
         form: ``"paper"`` is the formula of section 3.2; ``"released"`` normalises both sides,
-            attends with several heads in a narrower space and adds the outcome to the tokens.
+            attends with several heads in a narrower space and adds the outcome to the tokens;
+            ``"visedit"`` also scales it with each token's influence (VisEdit).
         width: of the attention; null: the hidden size (paper), 1024 (released).
         heads: null: 1 (paper), 8 (released).
     """

@@ -47,6 +47,7 @@ class Frozen:
         image: ``[n]``, true on image tokens.
         answer: the ids of its answer, the row's last tokens.
         gate: what the gate reads.
+        end: index of the prompt's last token.
         states: for an edit ``[n, D]`` by adapter layer, what adapters take keys and values from.
         logits: where they were needed ``[a, vocab]``, the base model's at the answer.
     """
@@ -55,6 +56,7 @@ class Frozen:
     image: Tensor
     answer: list[int]
     gate: Tensor
+    end: int
     states: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
 
@@ -159,6 +161,7 @@ class FrozenStates:
                     batch.image_mask[i, real].clone(),
                     batch.answers[i],
                     read[i].clone(),
+                    len(kept) - len(batch.answers[i]) - 1,
                     states,
                 )
             )

@@ -96,7 +96,10 @@ def _pass(
     owners = [asked[members[0][0]].record for members in packed.order]
     memory = []
     for adapter, own in zip(editor.adapters, config.adapters, strict=True):
-        made = {i: adapter.memory(edits[i].states[own.layer]) for i in dict.fromkeys(owners)}
+        made = {
+            i: adapter.memory(edits[i].states[own.layer], edits[i].end)
+            for i in dict.fromkeys(owners)
+        }
         memory.append(pad_memory([made[i] for i in owners]))
     hidden = packed.batch.inputs_embeds
     chosen = Chosen(torch.arange(len(owners), device=hidden.device), memory)

@@ -113,9 +113,10 @@ class DualEdit(Editor):
             keys.append(self.key_of(read))
             for row, real in enumerate(batch.attention_mask.bool()):
                 states = [found[a.layer][row, real] for a in self.config.adapters]
+                end = int(real[: batch.prompt_end[row] + 1].sum()) - 1
                 values.append(
                     [
-                        tuple(part.to(self.backbone.dtype) for part in adapter.memory(state))
+                        tuple(part.to(self.backbone.dtype) for part in adapter.memory(state, end))
                         for adapter, state in zip(self.adapters, states, strict=True)
                     ]
                 )

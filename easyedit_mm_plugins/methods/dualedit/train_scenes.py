@@ -30,7 +30,7 @@ HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
 BACKBONES = ("scenes-blip2", "scenes-llava")
 HELD_BACK = 300
 # LLaVA's rows are longer, and its states tell answers apart from fewer edits.
-USED = {"scenes-blip2": 5000, "scenes-llava": 2000}
+USED = {"scenes-blip2": 3000, "scenes-llava": 1500}
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:

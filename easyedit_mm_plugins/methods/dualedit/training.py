@@ -77,6 +77,8 @@ class DualEditTrainer(Trainer):
             edits = self._states([a for a in draw(records) if a.kind == "edit"])
             layers = [a.layer for a in self.editor.config.adapters]
             start_at_answers(self.editor.adapters, layers, edits)
+        if hp.save:
+            self.save()  # a killed run need not do this again
 
     def _states(self, asked: Sequence[Asked]) -> list[Frozen]:
         parts = range(0, len(asked), _AT_ONCE)
