@@ -6,7 +6,7 @@ import types
 import torch
 
 from easyedit_mm_plugins.files import write_json
-from easyedit_mm_plugins.methods.mscke.checkpoint import save_tensors
+from easyedit_mm_plugins.methods.checkpoint import save_tensors
 
 from .mscke_tiny import tiny_encoder
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...data import ImageLike, Question
 from ...errors import CheckpointError
 from ...files import digest, write_json
-from .checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from .config import ScopeConfig, build
 from .encoder import encoder_from_description, load_encoder
 from .encoding import Encoder

@@ -22,7 +22,7 @@ from ...data import Question
 from ...errors import BackboneError, CheckpointError, ConfigError
 from ...files import write_json
 from ...registry import Registry
-from .checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
+from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
 from .config import CounterfactualConfig, build
 from .pairs import PairReader
 

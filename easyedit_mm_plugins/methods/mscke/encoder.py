@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ...errors import BackboneError, CheckpointError, ConfigError, DataError
 from ...files import read_json
 from ...registry import did_you_mean
+from ..checkpoint import load_tensors
 from . import plain_blocks
-from .checkpoint import load_tensors
 from .encoding import Encoder, FileIds
 
 LOG = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from ...data import ImageLike, Question, open_image
 from ...errors import CheckpointError, ConfigError
 from ...files import atomic_path, write_json
 from ...registry import did_you_mean
+from ..checkpoint import read_config, read_tensors, save_tensors
 from ..routed import Hit
-from .checkpoint import read_config, read_tensors, save_tensors
 
 # Queries [B, Z] and keys [N, Z] to rho [B, N].
 Similarity = Callable[[Tensor, Tensor], Tensor]

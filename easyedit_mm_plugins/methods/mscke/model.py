@@ -14,8 +14,8 @@ from ...data import Question
 from ...errors import CheckpointError, ConfigError
 from ...files import write_json
 from ..base import Visible
+from ..checkpoint import AGAIN, read_config
 from ..routed import Hit, RoutedEditor
-from .checkpoint import AGAIN, read_config
 from .classifier import ScopeClassifier
 from .config import CounterfactualConfig, ScopeConfig
 from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual

@@ -28,7 +28,7 @@ from ...files import write_json
 from ...registry import did_you_mean
 from ...scenes import language, world
 from ...scenes.tokenizer import EOS, build_tokenizer
-from .checkpoint import save_tensors
+from ..checkpoint import save_tensors
 from .encoder import ClipEncoder, FileIds
 
 LOG = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from ...backbones import Backbone, load_backbone
 from ...backbones.zoo import ASSETS
 from ...data import EditRecord, FGVEditDataset
 from ...scenes.records import ensure_scenes, write_scenes
-from .checkpoint import read_tensors
+from ..checkpoint import read_tensors
 from .classifier import ScopeClassifier
 from .config import MSCKETrainingHyperParams
 from .counterfactual import SmallLM, new_counterfactual
