@@ -91,7 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     backbone = load_backbone(args.backbone)
-    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / args.backbone)
+    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / "DUALEDIT" / args.backbone)
     torch.manual_seed(0)
     editor = DualEdit(backbone, hparams.config)
     files = ensure_scenes(args.scenes)

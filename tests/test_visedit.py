@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -23,6 +25,8 @@ from easyedit_mm_plugins.methods.visedit.influence import influence_losses, meas
 from .conftest import build_tiny
 from .dualedit_tiny import edit, mixed_questions, tiny_dualedit
 from .test_dualedit_training import tiny_records
+
+HPARAMS = Path(__file__).parents[1] / "easyedit_mm_plugins/hparams"
 
 
 def tiny_visedit(backbone=None, width: int = 16) -> VisEdit:
@@ -166,4 +170,17 @@ def test_settings_are_visedits_own(caplog):
         model_name="tiny", adapters=[AdapterConfig(0, "visual", "visedit", 16, 2)]
     )
     assert type(visedit_from_hparams(small, build_tiny("llava"))) is VisEdit
+    assert type(VisEdit.from_hparams(small, build_tiny("llava"))) is VisEdit
     assert "no trained visedit editor is shipped" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["", "TRAINING/"])
+def test_shipped_files_are_valid(kind):
+    cls = VisEditTrainingHyperParams if kind else VisEditHyperParams
+    files = sorted((HPARAMS / f"{kind}VISEDIT").glob("*.yaml"))
+    assert [f.name for f in files] == sorted(f.name for f in (HPARAMS / "DUALEDIT").glob("*.yaml"))
+    for file in files:
+        adapter = cls.from_hparams(str(file)).adapters[0]
+        assert adapter.form == "visedit"
+        if not file.stem.startswith("scenes"):
+            assert (adapter.layer, adapter.width, adapter.heads) == (19, 1024, 8)

@@ -45,6 +45,7 @@ _OWN = {
     "mscke-mend",
     "serac",
     "unedited",
+    "visedit",
 }
 assert _builtin
 

@@ -24,6 +24,7 @@ _CLASSES = {
     "mend": "easyedit_mm_plugins.methods.mend:MendHyperParams",
     "mscke-mend": "easyedit_mm_plugins.methods.mend:MSCKEMENDHyperParams",
     "dualedit": "easyedit_mm_plugins.methods.dualedit:DualEditHyperParams",
+    "visedit": "easyedit_mm_plugins.methods.visedit:VisEditHyperParams",
 }
 
 

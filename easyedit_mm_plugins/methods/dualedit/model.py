@@ -285,7 +285,7 @@ class DualEdit(Editor):
         """The editor that hyperparameters ask for; see ``build.py``."""
         from .build import editor_from_hparams
 
-        return editor_from_hparams(hparams, backbone)
+        return editor_from_hparams(hparams, backbone, cls)
 
     def save_memory(self, folder: str | Path) -> None:
         """Write the edits in force with their keys and values."""

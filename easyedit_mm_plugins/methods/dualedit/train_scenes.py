@@ -12,6 +12,7 @@ import argparse
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,11 +27,18 @@ from .model import DualEdit
 from .training import MEMORY, DualEditTrainer
 
 LOG = logging.getLogger(__name__)
-HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING/DUALEDIT"
-BACKBONES = ("scenes-blip2", "scenes-llava")
+HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING"
+BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
 HELD_BACK = 300
-# LLaVA's rows are longer, and its states tell answers apart from fewer edits.
-USED = {"scenes-blip2": 3000, "scenes-llava": 1500}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is trained: DualEdit, or a method built on it."""
+
+    editor: type[DualEdit] = DualEdit
+    hparams: type[DualEditTrainingHyperParams] = DualEditTrainingHyperParams
+    trainer: type[DualEditTrainer] = DualEditTrainer
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
@@ -45,19 +53,23 @@ def train_editor(
     out: Path,
     data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
     steps: int | None = None,
+    method: Method | None = None,
 ) -> Path:
-    """A trained and calibrated editor in ``out``/dualedit-<backbone>."""
-    folder = out / f"dualedit-{backbone.name}"
+    """A trained and calibrated editor in ``out``/dualedit-<backbone>, or another method's."""
+    method = method or Method()
+    folder = out / f"{method.editor.name}-{backbone.name}"
     if (folder / "config.json").is_file():
         return folder
-    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / backbone.name)
+    files = HPARAMS / method.editor.easyedit_name
+    hparams = method.hparams.from_hparams(files / backbone.name)
     if steps is not None:
         hparams = hparams.replace(max_iters=steps)
     torch.manual_seed(hparams.seed)
-    editor = DualEdit(backbone, hparams.config)
-    train = data[0][: USED.get(backbone.name)]
-    DualEditTrainer(editor, train, data[1], hparams, out / f"run-{backbone.name}").run()
-    set_thresholds(editor, data[1])
+    editor = method.editor(backbone, hparams.config)
+    run = out / f"run-{folder.name}"
+    method.trainer(editor, data[0], data[1], hparams, run).run()
+    if editor.config.gate.kind != "off":
+        set_thresholds(editor, data[1])
     editor.save_pretrained(folder)
     return folder
 
@@ -76,11 +88,13 @@ def set_thresholds(editor: DualEdit, records: Sequence[EditRecord]) -> None:
     editor.threshold = editor.thresholds.pop(kind)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, method: Method | None = None) -> None:
     """The command line; see the module's docstring."""
+    method = method or Method()
+    own = method.editor.name
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("backbones", nargs="*", default=list(BACKBONES), help="scenes-blip2, ...")
-    parser.add_argument("--out", type=Path, default=Path("runs/train-dualedit"))
+    parser.add_argument("--out", type=Path, default=Path(f"runs/train-{own}"))
     parser.add_argument("--scenes", type=Path, help="folder of the scenes records (made if absent)")
     parser.add_argument("--steps", type=int, help="instead of the hparams file's max_iters")
     parser.add_argument("--ship", action="store_true", help="copy the results into the package")
@@ -90,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     data = records(args.scenes)
     for name in args.backbones:
-        folder = train_editor(load_backbone(name), args.out, data, args.steps)
+        folder = train_editor(load_backbone(name), args.out, data, args.steps, method)
         LOG.info("ready: %s", folder)
         if args.ship:
             shutil.copytree(folder, ASSETS / folder.name, dirs_exist_ok=True)
