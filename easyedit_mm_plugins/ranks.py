@@ -1,8 +1,9 @@
-"""Sharing the cases of a run between processes that ``torchrun`` or ``accelerate launch`` started.
+"""Sharing work between processes that ``torchrun`` or ``accelerate launch`` started.
 
-Each process takes every n-th case; the run folder, which several may write to, brings them
-together. Nothing but two barriers is ever sent, so any number of CPUs or GPUs, on machines that
-share a file system, will do.
+In an evaluation each process takes every n-th case; the run folder, which several may write to,
+brings them together, and nothing but barriers is sent. In training each takes some of the batches
+of an optimiser step, and their gradients are summed. Any number of CPUs or GPUs will do, on
+machines that share a file system.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 # torchrun's names, then mpirun's, with which accelerate starts processes on CPUs.
@@ -81,13 +85,44 @@ class Ranks:
         """Go on when all processes are here."""
         if self.world == 1:
             return
+        self._group().barrier()
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's ``value``, in the order of ranks; it must be picklable."""
+        if self.world == 1:
+            return [value]
+        found: list[T] = [value] * self.world
+        self._group().all_gather_object(found, value)
+        return found
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace each parameter's ``grad`` by the sum over all processes that have one."""
+        if self.world == 1:
+            return
+        import torch
+
+        dist = self._group()
+        some = torch.tensor([float(p.grad is not None) for p in parameters])
+        dist.all_reduce(some)
+        learning = [p for p, n in zip(parameters, some.tolist(), strict=True) if n]
+        if not learning:
+            return
+        flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
+        total = torch.cat([g.detach().float().cpu().flatten() for g in flat])  # gloo is for CPUs
+        dist.all_reduce(total)
+        for parameter, part in zip(
+            learning, total.split([p.numel() for p in learning]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter).to(parameter.device, parameter.dtype)
+
+    def _group(self):
         import torch.distributed as dist
 
         if not dist.is_initialized():
             dist.init_process_group(
                 "gloo", timeout=_PATIENCE, rank=self.rank, world_size=self.world
             )
-        dist.barrier()
+        return dist
 
     def leave(self) -> None:
         """The last thing to call: lets go of the other processes."""

@@ -13,6 +13,7 @@ from . import jobs
 from .console import CONSOLE
 from .errors import ConfigError, UnknownNameError
 from .loggers import check_loggers, open_loggers
+from .ranks import Ranks
 from .registry import METHODS, did_you_mean
 
 HPARAMS = Path(__file__).resolve().parent / "hparams"
@@ -124,6 +125,8 @@ def train_editor(
     check_loggers(log)
     settings_class, make_editor, make_trainer = training_parts(method)
     settings = settings_class.from_hparams(hparams or shipped_hparams(method, backbone))
+    ranks = Ranks.here()
+    device = ranks.device(device)
     wanted = {**parse_changes(changes), "device": device}
     known = settings.to_dict()
     for key in wanted:
@@ -144,8 +147,14 @@ def train_editor(
     torch.manual_seed(settings.seed)
     editor = make_editor(settings, base)
     trainer = make_trainer(editor, loaded.records[:cut], loaded.records[cut:], settings, out)
+    best = Path(trainer.out_dir) / "best"
+    if not ranks.first:
+        trainer.run()
+        ranks.leave()
+        return best
+    by = f", by {ranks.world} processes" if ranks.world > 1 else ""
     CONSOLE.print(
-        f"training {method} for {backbone} on {cut} records, {held_out} kept for validation",
+        f"training {method} for {backbone} on {cut} records, {held_out} kept for validation{by}",
         markup=False,
     )
     with open_loggers(log, trainer.out_dir, config=settings.to_dict()) as loggers:
@@ -153,8 +162,8 @@ def train_editor(
         final = trainer.run()
     for key, value in sorted(final.items()):
         CONSOLE.print(f"  {key:<24} {value:.4f}", markup=False)
-    best = Path(trainer.out_dir) / "best"
     CONSOLE.print(f"editor: {best}", markup=False)
+    ranks.leave()
     return best
 
 

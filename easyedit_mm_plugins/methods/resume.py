@@ -1,10 +1,15 @@
-"""A training run's whole state in one safetensors file, so that it is either there or not."""
+"""What a training run leaves on disk: its best state, and all that it needs to go on after a kill.
+
+The latter is one safetensors file, so that it is either there or not.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import RunError
-from ..files import atomic_path
+from ..files import atomic_path, digest, write_json
+from .checkpoint import load_tensors, tied_names
 
+LOG = logging.getLogger(__name__)
+# Settings that may change between a stopped run and its continuation.
+_FREE = ("device", "results_dir", "log_interval", "model_save_pt", "silent", "debug", "save")
+_STATE = ("step", "best", "best_step", "history", "running")
 ANEW = "choose another output folder, or delete this one to start anew"
 
 
@@ -71,3 +81,58 @@ def read_state(
             whole["state"][int(index)][key] = tensor
     optimizer.load_state_dict(whole)
     return state
+
+
+class Resumable:
+    """The part of a trainer that writes and reads its output folder, see :class:`Trainer`."""
+
+    editor: Any
+    hparams: Any
+    train: Sequence[Any]
+    out_dir: Path
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    step: int
+    total: int
+    history: list[dict[str, Any]]
+
+    def _signature(self) -> str:
+        kept = {k: v for k, v in self.hparams.to_dict().items() if k not in _FREE}
+        cases = [r.case_id for r in self.train]
+        return digest([kept, digest(cases), self.editor.backbone.fingerprint()])
+
+    def save(self) -> Path:
+        """Write all that going on needs into ``resume.safetensors``, whole or not at all."""
+        path = self.out_dir / "resume.safetensors"
+        state = {name: getattr(self, name) for name in _STATE}
+        write_state(path, self.modules, self.optimizer, {"signature": self._signature(), **state})
+        write_json(self.out_dir / "history.json", self.history)
+        return path
+
+    def resume(self) -> bool:
+        """Go back to the last checkpoint in ``out_dir``, if there is one.
+
+        Raises:
+            RunError: it is damaged, or belongs to other settings, records or another backbone.
+        """
+        path, fresh = self.out_dir / "resume.safetensors", self.out_dir / "best.new"
+        if not path.is_file():
+            return False
+        if not (self.out_dir / "best").exists() and (fresh / "config.json").is_file():
+            fresh.rename(self.out_dir / "best")  # killed between the two steps of _save_best
+        state = read_state(path, self.modules, self.optimizer, self._signature())
+        for name in _STATE:
+            setattr(self, name, state[name])
+        LOG.info("going on from step %d of %d", self.step, self.total)
+        return True
+
+    def _save_best(self) -> None:
+        folder, fresh = self.out_dir / "best", self.out_dir / "best.new"
+        self.editor.save_pretrained(fresh, half=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+    def _load_best(self) -> None:
+        for part, module in self.modules.items():
+            path = self.out_dir / "best" / part / "model.safetensors"
+            load_tensors(module, path, tied_names(module))

@@ -4,6 +4,9 @@ Everything random is a function of the seed and the step, so a run that was kill
 its last checkpoint sees the same batches, draws the same questions and has the same losses. What a
 method learns from a batch of records is its trainer's business: it gives ``batch_loss``,
 ``validation_batch`` and ``parameter_groups``.
+
+Processes that ``torchrun`` or ``accelerate launch`` started share the ``accumulate_bs`` batches of
+each optimiser step and the batches of a validation; they learn what one process learns.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -25,19 +27,15 @@ from tqdm.auto import tqdm
 
 from ..data import EditRecord
 from ..errors import ConfigError, TrainingError
-from ..files import digest, write_json
+from ..ranks import Ranks
 from ..registry import did_you_mean
 from .base import Editor
-from .checkpoint import load_tensors, tied_names
-from .resume import read_state, write_state
+from .resume import Resumable
 
 LOG = logging.getLogger(__name__)
-# Settings that may change between a stopped run and its continuation.
-_FREE = ("device", "results_dir", "log_interval", "model_save_pt", "silent", "debug", "save")
-_STATE = ("step", "best", "best_step", "history", "running")
 
 
-class Trainer(ABC):
+class Trainer(Resumable, ABC):
     """Trains ``editor`` on ``train`` and keeps the state that validates best on ``val``.
 
     Args:
@@ -50,6 +48,7 @@ class Trainer(ABC):
 
     Raises:
         TrainingError: there are no records.
+        ConfigError: ``accumulate_bs`` cannot be shared evenly by the processes of this launch.
     """
 
     name: ClassVar[str]  # the method's; it also seeds the order of the records
@@ -69,6 +68,14 @@ class Trainer(ABC):
             raise TrainingError("there are no training records")
         default = Path(hparams.results_dir) / self.name / hparams.model_name.replace("/", "_")
         self.out_dir = Path(out_dir) if out_dir is not None else default
+        self.ranks = Ranks.here()
+        if hparams.accumulate_bs % self.ranks.world:
+            raise ConfigError(
+                f"accumulate_bs is {hparams.accumulate_bs}, which {self.ranks.world} processes "
+                "cannot share",
+                remedy=f"set accumulate_bs to a multiple of {self.ranks.world}; each process takes "
+                "that share of the batches of a step",
+            )
         self.batches = max(1, math.ceil(len(self.train) / hparams.batch_size))
         self.total = hparams.max_iters or hparams.max_epochs * self.batches
         self.step = 0
@@ -96,7 +103,7 @@ class Trainer(ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimiser, each with its ``lr``."""
 
-    def prepare(self) -> None:  # noqa: B027  (most methods need nothing)
+    def prepare(self) -> None:
         """What comes before the first step of a new run."""
 
     # The loop ---------------------------------------------------------------------------------
@@ -115,36 +122,44 @@ class Trainer(ABC):
                 return self.validate()
             if not self.resume():
                 self.prepare()
+            self.ranks.wait()  # nobody writes a checkpoint that another is still to read
             self._loop()
+            self.ranks.wait()
         finally:
             backbone.cached_images = cached
             self._mode(training=False)
         if self.hparams.save and self.best is not None:
             self._load_best()
-        elif self.hparams.save:
+        elif self.hparams.save and self.ranks.first:
             self._save_best()
         return self.validate() if self.val and self.hparams.final_eval else {}
 
     def _loop(self) -> None:
         hp = self.hparams
-        quiet = hp.silent or not sys.stderr.isatty()
+        quiet = hp.silent or not sys.stderr.isatty() or not self.ranks.first
         bar = tqdm(total=self.total, initial=self.step, disable=quiet, desc=self.name, leave=False)
+        fresh: list[dict[str, float]] = []
         while self.step < self.total:
-            for key, value in self.train_step().items():
-                self.running.setdefault(key, []).append(value)
+            fresh.append(self.train_step())
+            last = self.step == self.total
+            whole = self.step % hp.accumulate_bs == 0 or last
+            if whole or self.ranks.world == 1:  # in between, processes do not wait for each other
+                for info in (info for found in self.ranks.gather(fresh) for info in found):
+                    for key, value in info.items():
+                        self.running.setdefault(key, []).append(value)
+                fresh = []
             bar.update()
-            if self.step % hp.log_interval == 0 or self.step == self.total:
+            if (self.step % hp.log_interval == 0 or last) and self.running:
                 means = {key: sum(v) / len(v) for key, v in self.running.items()}
                 self._note(means)
                 bar.set_postfix(loss=f"{means['loss/total']:.4f}")
                 self.running = {}
-            last = self.step == self.total
             if self.val and (self.step % hp.val_interval == 0 or last):
                 improved = self._judge(self.validate())
-                if improved and hp.save:
+                if improved and hp.save and self.ranks.first:
                     self._save_best()
-            whole = self.step % hp.accumulate_bs == 0 or last
-            if hp.save and whole and (self.step % hp.model_save_pt < hp.accumulate_bs or last):
+            saves = hp.save and self.ranks.first
+            if saves and whole and (self.step % hp.model_save_pt < hp.accumulate_bs or last):
                 self.save()
             if self.best is not None and self.step - self.best_step >= hp.early_stop_patience:
                 LOG.info("stopped early at step %d, best was step %d", self.step, self.best_step)
@@ -152,20 +167,26 @@ class Trainer(ABC):
         bar.close()
 
     def train_step(self) -> dict[str, float]:
-        """One batch, and an optimiser step after each ``accumulate_bs`` of them."""
-        hp = self.hparams
+        """One batch, and an optimiser step after each ``accumulate_bs`` of them.
+
+        Returns:
+            What is to be logged; nothing of a batch that is another process's.
+        """
+        hp, info = self.hparams, {}
         self._mode(training=True)
-        records, rng = self.records_at(self.step)
-        devices = [] if self.editor.backbone.device.type == "cpu" else None
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(rng.getrandbits(62))
-            loss, info = self.batch_loss(records, rng)
-            if not torch.isfinite(loss):
-                raise self._diverged("the loss", loss.item())
-            (loss / hp.accumulate_bs).backward()
+        if self.step % hp.accumulate_bs % self.ranks.world == self.ranks.rank:
+            records, rng = self.records_at(self.step)
+            devices = [] if self.editor.backbone.device.type == "cpu" else None
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(rng.getrandbits(62))
+                loss, info = self.batch_loss(records, rng)
+                if not torch.isfinite(loss):
+                    raise self._diverged("the loss", loss.item())
+                (loss / hp.accumulate_bs).backward()
         self.step += 1
         if self.step % hp.accumulate_bs == 0 or self.step == self.total:
             parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+            self.ranks.sum_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, hp.grad_clip)
             if not torch.isfinite(norm):
                 raise self._diverged("the gradient's norm", float(norm))
@@ -193,14 +214,19 @@ class Trainer(ABC):
         if not records:
             raise TrainingError("there are no validation records", remedy="give some")
         self._mode(training=False)
+        starts = range(0, len(records), hp.val_batch_size)
+        mine = {
+            start: self.validation_batch(records[start : start + hp.val_batch_size])
+            for start in self.ranks.share(starts)
+        }
+        every = {start: batch for part in self.ranks.gather(mine) for start, batch in part.items()}
         values: dict[str, list[float]] = defaultdict(list)
-        for start in range(0, len(records), hp.val_batch_size):
-            batch = self.validation_batch(records[start : start + hp.val_batch_size])
-            for key, found in batch.items():
+        for start in starts:
+            for key, found in every[start].items():
                 values[key] += found
         return {key: sum(v) / len(v) for key, v in values.items()}
 
-    # Judgement and checkpoints ----------------------------------------------------------------
+    # Judgement --------------------------------------------------------------------------------
 
     def _judge(self, metrics: dict[str, float]) -> bool:
         key = self.hparams.early_stop_key
@@ -215,51 +241,12 @@ class Trainer(ABC):
 
     def _note(self, values: dict[str, float]) -> None:
         self.history.append({"step": self.step, **values})
+        if not self.ranks.first:
+            return
         for listen in self.listeners:
             listen(self.step, values)
         text = " ".join(f"{k} {v:.4f}" for k, v in values.items())
         LOG.info("step %d/%d %s", self.step, self.total, text)
-
-    def _signature(self) -> str:
-        kept = {k: v for k, v in self.hparams.to_dict().items() if k not in _FREE}
-        cases = [r.case_id for r in self.train]
-        return digest([kept, digest(cases), self.editor.backbone.fingerprint()])
-
-    def save(self) -> Path:
-        """Write all that going on needs into ``resume.safetensors``, whole or not at all."""
-        path = self.out_dir / "resume.safetensors"
-        state = {name: getattr(self, name) for name in _STATE}
-        write_state(path, self.modules, self.optimizer, {"signature": self._signature(), **state})
-        write_json(self.out_dir / "history.json", self.history)
-        return path
-
-    def resume(self) -> bool:
-        """Go back to the last checkpoint in ``out_dir``, if there is one.
-
-        Raises:
-            RunError: it is damaged, or belongs to other settings, records or another backbone.
-        """
-        path, fresh = self.out_dir / "resume.safetensors", self.out_dir / "best.new"
-        if not path.is_file():
-            return False
-        if not (self.out_dir / "best").exists() and (fresh / "config.json").is_file():
-            fresh.rename(self.out_dir / "best")  # killed between the two steps of _save_best
-        state = read_state(path, self.modules, self.optimizer, self._signature())
-        for name in _STATE:
-            setattr(self, name, state[name])
-        LOG.info("going on from step %d of %d", self.step, self.total)
-        return True
-
-    def _save_best(self) -> None:
-        folder, fresh = self.out_dir / "best", self.out_dir / "best.new"
-        self.editor.save_pretrained(fresh, half=False)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-
-    def _load_best(self) -> None:
-        for part, module in self.modules.items():
-            path = self.out_dir / "best" / part / "model.safetensors"
-            load_tensors(module, path, tied_names(module))
 
     # Small things -----------------------------------------------------------------------------
 

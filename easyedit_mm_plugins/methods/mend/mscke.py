@@ -26,6 +26,7 @@ from ..mscke.training import MSCKETrainer
 from .config import MendConfig
 from .losses import mend_losses, mend_total, weighed
 from .model import Mend
+from .sharing import SharesStatistics
 from .training import mend_groups
 
 NETWORK = "counterfactual/network"
@@ -142,7 +143,7 @@ class MSCKEMENDTrainingHyperParams(MSCKETrainingHyperParams):
             at_least(getattr(self, name), name, 0)
 
 
-class MSCKEMENDTrainer(MSCKETrainer):
+class MSCKEMENDTrainer(SharesStatistics, MSCKETrainer):
     """:class:`MSCKETrainer` with MEND's loss for the counterfactual model."""
 
     name: ClassVar[str] = "MSCKE-MEND"
@@ -155,6 +156,10 @@ class MSCKEMENDTrainer(MSCKETrainer):
         modules = {"scope": editor.scope, "counterfactual": network}
         names = {"scope": "scope", "counterfactual": NETWORK}
         return {names[part]: modules[part] for part in self.parts}
+
+    def statistics_of(self) -> nn.Module | None:
+        """MEND's, if it is trained."""
+        return self.modules.get(NETWORK)
 
     def answering_loss(
         self, drawn: Drawn, rng: random.Random | None = None

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ...data import EditRecord
 from ..mscke.losses import draw
-from ..training import Trainer
 from .config import MendTrainingHyperParams
 from .losses import mend_losses, mend_total, weighed
 from .model import Mend
+from .sharing import SharesStatistics
 from .transform import MendNetwork
 
 
-class MendTrainer(Trainer):
+class MendTrainer(SharesStatistics):
     """Trains ``editor`` on ``train`` and keeps the state that validates best on ``val``.
 
     Args:
@@ -46,6 +46,10 @@ class MendTrainer(Trainer):
     ) -> None:
         modules = {"network": editor.network}
         super().__init__(editor, train, val, hparams, out_dir, modules)
+
+    def statistics_of(self) -> MendNetwork:
+        """The editor's."""
+        return self.editor.network
 
     def batch_loss(
         self, records: Sequence[EditRecord], rng: random.Random | None = None
