@@ -29,6 +29,9 @@ def reproduce(
     protocol: Annotated[
         str | None, typer.Option(help="generated, teacher-forced or released.")
     ] = None,
+    editors: Annotated[
+        Path | None, typer.Option(help="Folder of trained editors, METHOD-BACKBONE each.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
 ) -> None:
@@ -48,6 +51,7 @@ def reproduce(
         dtype=dtype,
         overwrite=overwrite,
         protocol=protocol,
+        editors=editors,
     )
     with resumable():
         run(settings)

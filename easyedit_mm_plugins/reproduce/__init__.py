@@ -18,9 +18,13 @@ EXPERIMENTS.register("mscke-table2", f"{__name__}.mscke_table2:run")
 EXPERIMENTS.register("mscke-table3", f"{__name__}.mscke_table3:run")
 EXPERIMENTS.register("mscke-table4", f"{__name__}.mscke_table4:run")
 EXPERIMENTS.register("mscke-figure4", f"{__name__}.mscke_figure4:run")
+EXPERIMENTS.register("dualedit-table1", f"{__name__}.dualedit_ablations:table1")
+EXPERIMENTS.register("dualedit-table2", f"{__name__}.dualedit_table2:run")
+EXPERIMENTS.register("dualedit-table3", f"{__name__}.dualedit_ablations:table3")
 EXPERIMENTS.register("dualedit-figure1", f"{__name__}.dualedit_figures:figure1")
 EXPERIMENTS.register("dualedit-figure2", f"{__name__}.dualedit_figures:figure2")
 EXPERIMENTS.register("dualedit-figure4", f"{__name__}.dualedit_figures:figure4")
+EXPERIMENTS.register("dualedit-figure5", f"{__name__}.dualedit_figure5:figure5")
 
 EMBEDDED = ("scenes-blip2", "scenes-minigpt4", "scenes-llava")
 
@@ -41,6 +45,7 @@ class ExperimentSettings:
         device, dtype: of the backbones.
         overwrite: start over instead of going on.
         protocol: how to measure; ``None``: what the experiment says.
+        editors: folder of trained editors, METHOD-BACKBONE each, used instead of shipped ones.
     """
 
     name: str
@@ -54,6 +59,7 @@ class ExperimentSettings:
     overwrite: bool = False
     images: Path | None = None
     protocol: str | None = None
+    editors: Path | None = None
 
     def __post_init__(self) -> None:
         self.out = Path("runs") / self.name if self.out is None else Path(self.out)
