@@ -1,0 +1,106 @@
+"""MSCKE's LoRA counterfactual model beside the small second language model: quality, memory, time.
+
+    python benchmarks/lora.py [BACKBONE ...] [--limit 500] [--rounds 12] [--json FILE]
+
+One run per backbone, one thread. Both editors have the same scope classifier, so that quality
+differs by what answers in scope. Quality: the FGVEdit metrics under the protocol ``generated``.
+Weights: what the counterfactual model adds to the base model, in memory and on disk. Time: of an
+in-scope question's greedy answer, its picture known, alone and in batches of 32; the two models
+take turns, processor time counts. Peak: what such a call holds beyond what was there before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins.backbones.zoo import ASSETS
+from easyedit_mm_plugins.data import EditRecord
+from easyedit_mm_plugins.evaluation import evaluate
+from easyedit_mm_plugins.evaluation.environment import cpu_name
+from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
+from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.methods import load_editor
+from easyedit_mm_plugins.methods.mscke import MSCKE
+from easyedit_mm_plugins.reproduce.cost import in_turns, profile, weight_bytes
+from easyedit_mm_plugins.scenes.records import ensure_scenes
+
+METHODS = {"mscke": "small model", "mscke-lora": "LoRA"}
+BACKBONES = ("scenes-blip2", "scenes-minigpt4", "scenes-llava")
+BATCHES = (1, 32)
+QUALITY = ("reliability", "generality", "locality", "specificity_in", "specificity")
+
+
+def quality(editors: dict[str, MSCKE], records: Sequence[EditRecord]) -> dict[str, dict[str, Any]]:
+    """By method its metrics in percent; the base model's answers are asked for once."""
+    base = fresh_answers(next(iter(editors.values())), "generated")
+    found = {}
+    for name, editor in editors.items():
+        metrics = evaluate(editor, records, "generated", base_answers=base).metrics
+        found[name] = {key: metrics[key] for key in QUALITY}
+    return found
+
+
+@torch.no_grad()
+def cost(
+    editors: dict[str, MSCKE], records: Sequence[EditRecord], rounds: int
+) -> dict[str, dict[str, float]]:
+    """By method megabytes, and milliseconds a question by batch size."""
+    asked = [(r.edit, r.in_scope[0]) for r in records if r.in_scope][: max(BATCHES)]
+
+    def answer(model: Any, n: int) -> Callable[[], Any]:
+        edits, queries = zip(*asked[:n], strict=True)
+        return partial(model.generate, list(edits), list(queries))
+
+    found = {}
+    for name, editor in editors.items():
+        model = editor.counterfactual
+        at = ASSETS / f"{name}-{editor.backbone.name}/counterfactual/model.safetensors"
+        found[name] = {
+            "weights_mb": weight_bytes(model) / 1e6,
+            "file_mb": at.stat().st_size / 1e6,
+            "base_mb": weight_bytes(editor.backbone.model) / 1e6,
+            **{f"peak_mb_{n}": profile(answer(model, n)).peak_mb for n in BATCHES},
+        }
+    for n in BATCHES:
+        parts = {name: answer(editor.counterfactual, n) for name, editor in editors.items()}
+        for name, timing in in_turns(parts, {}, rounds=rounds).items():
+            found[name][f"ms_{n}"] = timing.work_ms / n
+    return found
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--limit", type=int, default=500, help="cases to measure quality on")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    files = ensure_scenes(None)
+    every = FGVEditDataset(files.test, image_root=files.images, check="off", extra=True).records
+    # One in-scope and one out-of-scope question a case, as the benchmark has it; time takes any.
+    records = FGVEditDataset(files.test, image_root=files.images, check="off").records[: args.limit]
+    figures: dict[str, Any] = {}
+    print(f"{cpu_name()}, one thread, {len(records)} cases, torch {torch.__version__}")
+    for name in args.backbones:
+        backbone = load_backbone(name)
+        editors = {method: load_editor(method, backbone) for method in METHODS}
+        costs, qualities = cost(editors, every, args.rounds), quality(editors, records)
+        figures[name] = {m: {**qualities[m], **costs[m]} for m in METHODS}
+        for method, title in METHODS.items():
+            row = " ".join(f"{k} {v:.2f}" for k, v in figures[name][method].items())
+            print(f"{name} {title}: {row}", flush=True)
+    if args.json:
+        write_json(args.json, {"cases": len(records), "cpu": cpu_name(), "backbones": figures})
+
+
+if __name__ == "__main__":
+    main()
