@@ -53,6 +53,8 @@ def train_editors(
         first["SERAC's classifier"] = ("serac", backbones[0], str(out))
     first |= {f"MEND for {b}": ("mend", b, str(out)) for b in backbones if mend}
     second = {f"MSCKE for {b}": ("mscke", b, str(out)) for b in backbones if mscke}
+    if "mscke-mend" in wanted:
+        second |= {f"MSCKE-MEND for {b}": ("mscke-mend", b, str(out)) for b in backbones}
     for wave in (first, second):
         if wave:
             CONSOLE.print(f"[bold]Training[/] {', '.join(wave)}", soft_wrap=True)
@@ -71,7 +73,8 @@ def _folders(out: Path, wanted: set[str], backbone: str) -> dict[str, str]:
         from ..backbones import load_backbone
         from ..methods.mend.train_scenes import join
 
-        found["mscke-mend"] = str(join(load_backbone(backbone), out))
+        own = out / f"in-scope-{backbone}"
+        found["mscke-mend"] = str(join(load_backbone(backbone), own, out, shipped=out))
     if "serac" in wanted and (out / "serac/config.json").is_file():
         found["serac"] = str(_serac(out, backbone))
     return {method: folder for method, folder in found.items() if method in wanted}
@@ -88,7 +91,7 @@ def _serac(out: Path, backbone: str) -> Path:
 
 
 def train_part(part: str, backbone_name: str, folder: str, reporter: Reporter) -> None:
-    """One worker: "scope", "serac", "mend" or "mscke" into ``folder``."""
+    """One worker: "scope", "serac", "mend", "mscke" or "mscke-mend" into ``folder``."""
     from ..backbones import load_backbone
 
     reporter.one_thread()
@@ -101,6 +104,11 @@ def train_part(part: str, backbone_name: str, folder: str, reporter: Reporter) -
         from ..methods.mend import train_scenes as mend_scenes
 
         mend_scenes.train_editor(backbone, out, mend_scenes.records(None))
+    elif part == "mscke-mend":
+        from ..methods.mend import train_scenes as mend_scenes
+
+        mend = out / f"mend-{backbone_name}"
+        mend_scenes.train_in_scope(backbone, mend, out, mend_scenes.records(None))
     else:
         from ..methods.mscke import train_scenes
         from ..methods.mscke.scenes_clip import pretrain

@@ -22,10 +22,11 @@ LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[1] / "hparams/TRAINING/MSCKE"
 SHIPPED = ASSETS / "scopes-scenes"
 HELD_BACK = 300  # training records that choose the best state
-# Of the embedded classifiers; real ones are trained as their hparams file says.
+# Of the embedded classifiers; real ones are trained as their hparams file says. Few steps: what
+# is compared is how far each gets with the same means.
 SCENES_RECIPE: dict[str, Any] = {
-    "max_iters": 1000,
-    "val_interval": 200,
+    "max_iters": 300,
+    "val_interval": 100,
     "val_steps": HELD_BACK,
     "early_stop_key": "scope/balanced",
 }
@@ -87,6 +88,11 @@ def training_records(settings: ExperimentSettings) -> Data:
     return plain[:-held_back], plain[-held_back:]
 
 
+def trained_folder(settings: ExperimentSettings, name: str) -> Path:
+    """Where a classifier that is trained for a table lies."""
+    return settings.out / "trained" / name
+
+
 def find_classifier(
     variant: Variant, backbone: Backbone, settings: ExperimentSettings
 ) -> ScopeClassifier:
@@ -95,11 +101,12 @@ def find_classifier(
     Raises:
         CheckpointError: none is shipped, and ``train`` is not set.
     """
-    folder = settings.out / "trained" / variant.name
+    folder = trained_folder(settings, variant.name)
     if settings.train:
         return train_classifier(variant, backbone, folder, settings)
-    for place in (folder / "scope", SHIPPED / variant.name):
-        if (place / "config.json").is_file() and (is_scenes(backbone) or place != SHIPPED):
+    shipped = SHIPPED / variant.name
+    for place in (folder / "scope", shipped):
+        if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
             return load_classifier(place, backbone)
     raise CheckpointError(
         f"no classifier {variant.name} for {backbone.name} is shipped or in {folder}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import jobs
@@ -21,7 +22,14 @@ from ..evaluation.tables import PROTOCOL_TEXT
 from ..files import read_json, write_json
 from ..methods.mscke import MSCKE, ScopeClassifier
 from . import ExperimentSettings, published
-from .classifiers import SHIPPED, Variant, is_scenes, load_classifier, train_classifier
+from .classifiers import (
+    SHIPPED,
+    Variant,
+    is_scenes,
+    load_classifier,
+    train_classifier,
+    trained_folder,
+)
 from .scope_study import difference
 from .tables import Block, Line, is_embedded, papers_name, write_table
 
@@ -33,7 +41,7 @@ METRICS = ("reliability", "locality", "generality", "specificity")
 METHODS = {"mscke": "MSCKE", "mscke-mend": "MSCKE-MEND"}
 KINDS = ("transferred", "retrained")
 CASES = 500
-SEED = 1  # of the retrained classifier
+RETRAINED, RETRAINED_SEED = "retrained", 1  # its folder and seed
 
 
 @dataclass(frozen=True)
@@ -119,25 +127,44 @@ def _classifiers(backbone: Backbone, settings: ExperimentSettings) -> dict[str, 
 
 
 def _retrained(backbone: Backbone, settings: ExperimentSettings) -> ScopeClassifier:
-    folder = settings.out / "trained" / "retrained"
-    shipped = SHIPPED / "retrained"
-    if settings.train and is_scenes(backbone):
-        from ..methods.mscke import train_scenes
-
-        data = train_scenes.records(None)
-        clip = ASSETS / "scenes-clip"
-        scope = train_scenes.train_scope(backbone, clip, folder, data, seed=SEED)
-        train_scenes.refine_scope(backbone, scope, folder, data, seed=SEED)
-    elif settings.train:
-        variant = Variant("dot-attention", "large")
-        train_classifier(variant, backbone, folder, settings, seed=SEED)
-    for place in (folder / "scope-refined", folder / "scope", shipped):
+    if settings.train:
+        return load_classifier(retrain(backbone, settings), backbone)
+    shipped = SHIPPED / RETRAINED
+    for place in (*_results(settings), shipped):
         if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
             return load_classifier(place, backbone)
     raise CheckpointError(
-        f"no retrained classifier for {backbone.name} is shipped or in {folder}",
+        f"no retrained classifier for {backbone.name} is shipped or in {settings.out}",
         remedy="add --train",
     )
+
+
+def _results(settings: ExperimentSettings) -> tuple[Path, Path]:
+    folder = trained_folder(settings, RETRAINED)
+    return folder / "scope-refined", folder / "scope"
+
+
+def retrain(backbone: Backbone, settings: ExperimentSettings) -> Path:
+    """Train MSCKE's own classifier with another seed; what is finished is only found.
+
+    Returns:
+        The classifier's folder.
+    """
+    refined, scope = _results(settings)
+    folder = scope.parent
+    if not is_scenes(backbone):
+        train_classifier(
+            Variant("dot-attention", "large"), backbone, folder, settings, seed=RETRAINED_SEED
+        )
+        return scope
+    from ..methods.mscke import train_scenes
+
+    data = train_scenes.records(None)
+    clip = ASSETS / "scenes-clip"
+    seed = RETRAINED_SEED
+    started = train_scenes.train_scope(backbone, clip, folder, data, seed=seed)
+    train_scenes.refine_scope(backbone, started, folder, data, seed=seed)
+    return refined
 
 
 def write(run: RunFolder, plan: Sequence[Cell], left_out: Mapping[Cell, str]) -> None:
