@@ -47,8 +47,8 @@ def gate_input(kind: str, hidden: Tensor, batch: Batch) -> Tensor:
     if kind != "learned":
         return token
     image = batch.image_mask.to(hidden)
-    mean = torch.einsum("bt,btd->bd", image, hidden) / image.sum(1, keepdim=True).clamp(min=1)
-    return torch.cat([token, mean], dim=-1)
+    share = image / image.sum(1, keepdim=True).clamp_(min=1)
+    return torch.cat([token, (share[:, None] @ hidden)[:, 0]], dim=-1)
 
 
 class LearnedGate(nn.Module):

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -158,44 +159,77 @@ class EditedPass:
     ) -> None:
         self.decoder, self.config, self.adapters = decoder, config, adapters
         self.size, self.width = batch.attention_mask.shape
-        self.decide = decide
+        self.batch, self.decide = batch, decide
         self.chosen: Chosen | None = None
         self.past = 0
-        text = batch.attention_mask.bool() & ~batch.image_mask
-        if config.text_tokens == "prompt":
-            text &= ~batch.answer_mask
-        self.masks = {"text": text, "visual": batch.image_mask}
         self.thread = threading.get_ident()
+        self._handles: list[Any] = []
+        self._hooked: set[int] = set()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hooks are on the decoder inside the block, and nowhere after it."""
-        with ExitStack() as stack:
-            watch = self.decoder.register_forward_pre_hook(self._begin, with_kwargs=True)
-            stack.callback(watch.remove)
-            layers = {a.layer for a in self.config.adapters} | {self.config.gate_layer}
-            for index in sorted(layers):
-                handle = self.decoder.layers[index].register_forward_hook(self._hook(index))
-                stack.callback(handle.remove)
+        """Hooks are on the decoder inside the block, and nowhere after it.
+
+        At first there is one, on the gate's layer; the others come when a gate has opened, and
+        where none has, that one goes too.
+        """
+        try:
+            if self.chosen is None:
+                self._hook(self.config.gate_layer)
+            else:
+                self._hook_adapters()
             yield
+        finally:
+            for handle in self._handles:
+                handle.remove()
+
+    def _hook_adapters(self) -> None:
+        watch = self.decoder.register_forward_pre_hook(self._begin, with_kwargs=True)
+        self._handles.append(watch)
+        for index in sorted({a.layer for a in self.config.adapters} - self._hooked):
+            self._hook(index)
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if threading.get_ident() == self.thread:
             self.past = _cached_length(kwargs.get("past_key_values"))
 
-    def _hook(self, index: int) -> Callable[..., Any]:
+    def _hook(self, index: int) -> None:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != self.thread:
                 return None
-            hidden = before = _hidden(output)
-            if index == self.config.gate_layer and self.chosen is None:
-                self.chosen = self.decide(hidden[:: len(hidden) // self.size])
-            for number, adapter in enumerate(self.config.adapters):
-                if adapter.layer == index:
-                    hidden = self._edit(hidden, number)
-            return None if hidden is before else _with_hidden(output, hidden)
+            if self.chosen is None:
+                self._decide(_hidden(output))
+            return self._output(index, output)
 
-        return hook
+        self._hooked.add(index)
+        self._handles.append(self.decoder.layers[index].register_forward_hook(hook))
+
+    def _decide(self, hidden: Tensor) -> None:
+        times = len(hidden) // self.size
+        self.chosen = self.decide(hidden if times == 1 else hidden[::times])
+        if len(self.chosen.rows):
+            self._hook_adapters()
+        else:
+            self._handles.pop().remove()
+
+    def _output(self, index: int, output: Any) -> Any:
+        """A layer's output as it is edited there; ``None``: it is not."""
+        hidden = before = _hidden(output)
+        if not len(self.chosen.rows):
+            return None
+        for number, adapter in enumerate(self.config.adapters):
+            if adapter.layer == index:
+                hidden = self._edit(hidden, number)
+        return None if hidden is before else _with_hidden(output, hidden)
+
+    @cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """Which positions ``[B, T]`` of the batch are edited, by the adapters' kind of token."""
+        batch = self.batch
+        text = batch.attention_mask.bool() & ~batch.image_mask
+        if self.config.text_tokens == "prompt":
+            text &= ~batch.answer_mask
+        return {"text": text, "visual": batch.image_mask}
 
     def _edit(self, hidden: Tensor, number: int) -> Tensor:
         """``hidden`` [B F, T', D] with the adapter's tokens of the chosen rows replaced."""

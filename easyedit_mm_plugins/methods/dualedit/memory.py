@@ -71,6 +71,10 @@ class DualMemory:
         Raises:
             ConfigError: ``visible`` has another length than ``queries``.
         """
+        if visible is None and len(self.index) and len(queries):  # nothing to mask
+            cosines, places = _cosine(queries, self.index.keys).max(-1)
+            found = zip(places.tolist(), cosines.tolist(), strict=True)
+            return [Hit(self.index.ids[i], max(-1.0, min(1.0, c))) for i, c in found]
         hits = self.index.lookup(queries, _unit_cosine, visible)
         return [Hit(None, 0.0) if h.id is None else Hit(h.id, 2 * h.score - 1) for h in hits]
 
@@ -138,5 +142,8 @@ class DualMemory:
 
 def _unit_cosine(queries: Tensor, keys: Tensor) -> Tensor:
     """(1 + cosine) / 2 of ``[B, D]`` with unit keys ``[N, D]``: what the index can hold, 0 to 1."""
-    queries = torch.nn.functional.normalize(queries.float(), dim=-1)
-    return ((1 + queries @ keys.T) / 2).clamp(0, 1)
+    return ((1 + _cosine(queries, keys)) / 2).clamp(0, 1)
+
+
+def _cosine(queries: Tensor, keys: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(queries.float(), dim=-1) @ keys.T

@@ -55,6 +55,7 @@ class DualEdit(Editor):
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
         learned = self.config.gate.kind == "learned"
         self.gate: LearnedGate | None = new_gate(backbone) if learned else None
+        self.decoder = decoder_of(backbone)  # looking for it takes a while
         self.memory = DualMemory(KEY if learned else backbone.hidden_size, backbone.device)
 
     @property
@@ -195,7 +196,7 @@ class DualEdit(Editor):
         """What the gate reads of each question, see :func:`gate_input`; lower layers run only."""
         batch = self.backbone.batch(questions, with_answers=with_answers)
         layer = self.config.gate_layer
-        with only_below(decoder_of(self.backbone), layer + 1):
+        with only_below(self.decoder, layer + 1):
             found = self._states(batch, (layer,))[layer]
         return gate_input(self.config.gate.kind, found, batch)
 
@@ -220,8 +221,7 @@ class DualEdit(Editor):
             hits[:] = self.memory.nearest(self.key_of(read), visible)
             return self._chosen(hits, hidden.device)
 
-        decoder = decoder_of(self.backbone)
-        with EditedPass(decoder, self.config, self.adapters, batch, decide).running():
+        with EditedPass(self.decoder, self.config, self.adapters, batch, decide).running():
             yield hits
 
     def _chosen(self, hits: Sequence[Hit], device: torch.device) -> Chosen:
@@ -241,8 +241,7 @@ class DualEdit(Editor):
         """Outputs ``[B, T, D]`` of ``layers`` (all that the config names) in the base model."""
         if layers is None:
             layers = [self.config.gate_layer, *(a.layer for a in self.config.adapters)]
-        decoder = decoder_of(self.backbone)
-        with capture(decoder, layers) as found:
+        with capture(self.decoder, layers) as found:
             hidden_states(self.backbone.language_model, batch)
         return found
 

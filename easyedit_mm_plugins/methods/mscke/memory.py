@@ -94,6 +94,11 @@ class EditMemory:
         self._places = {i: place for place, i in enumerate(self._ids)}
         return removed
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids in force, in the order of :attr:`keys`; not a copy."""
+        return self._ids
+
     def clear(self) -> None:
         """Forget all edits."""
         self.remove(list(self._edits))
