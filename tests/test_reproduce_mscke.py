@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
+from easyedit_mm_plugins.backbones import load_backbone
 from easyedit_mm_plugins.backbones.zoo import ASSETS
 from easyedit_mm_plugins.errors import BridgeError, CheckpointError
-from easyedit_mm_plugins.experiments import editors
+from easyedit_mm_plugins.experiments import MethodSpec, editors
 from easyedit_mm_plugins.methods.mscke import MSCKETrainer
 from easyedit_mm_plugins.methods.mscke.classifier import ScopeClassifier
 from easyedit_mm_plugins.reproduce import EXPERIMENTS, ExperimentSettings, classifiers
@@ -68,8 +69,10 @@ def test_table_2_trains_every_variant_alike_and_goes_on(files, tmp_path, monkeyp
 def test_table_3_moves_a_classifier_and_says_what_is_missing(files, tmp_path, monkeypatch):
     asked = settings(files, tmp_path, "mscke-table3")
     source = ASSETS / "mscke-scenes-blip2/scope"
-    monkeypatch.setattr(table3, "SHIPPED", tmp_path / "nothing")
+    for module in (table3, classifiers):
+        monkeypatch.setattr(module, "SHIPPED", tmp_path / "nothing")
     run = EXPERIMENTS.get("mscke-table3")
+    shutil.copytree(source, asked.out / "trained/dot-attention-small/scope")
     with pytest.raises(CheckpointError, match="no retrained classifier"):
         run(asked)
     shutil.copytree(source, asked.out / "trained/retrained/scope")
@@ -113,7 +116,7 @@ def test_table_4_compares_the_parts_on_the_same_questions(files, tmp_path, monke
     for cost in costs:
         parts = cost["parts"]
         assert parts["base"]["share_of_base"] == 100.0
-        assert parts["classifier"]["time_ms"] < parts["base"]["time_ms"]
+        assert parts["classifier"]["operations"] < parts["base"]["operations"]
         assert parts["classifier"]["weights_mb"] < parts["base"]["weights_mb"]
         assert all(part["peak_mb"] > 0 for part in parts.values())
     by_case = {(c["batch"], c["situation"]): c["parts"]["classifier"]["operations"] for c in costs}
@@ -125,6 +128,25 @@ def test_table_4_compares_the_parts_on_the_same_questions(files, tmp_path, monke
     capsys.readouterr()
     run(asked)
     assert "classifier" in capsys.readouterr().out
+
+
+def test_table_4_at_full_size_asks_what_can_be_waited_for(files, tmp_path, monkeypatch, capsys):
+    def stand_in(dtype, device):
+        return editors.make_editor(MethodSpec("mscke"), load_backbone("scenes-llava"))
+
+    monkeypatch.setattr(table4.full_size, "build_editor", stand_in)
+    monkeypatch.setattr(table4, "FULL_ROUNDS", {1: 1, 32: 1})
+    asked = settings(files, tmp_path, "mscke-table4", backbones=["full-size"], limit=2)
+    EXPERIMENTS.get("mscke-table4")(asked)
+    found = [(c["batch"], c["situation"], [*c["parts"]]) for c in summary(asked)["costs"]]
+    alone = ["classifier", "base", "counterfactual"]
+    assert sorted(found) == [
+        (1, "benchmark", alone),
+        (1, "known pictures", alone),
+        (1, "new pictures", alone),
+        (32, "benchmark", ["classifier", "base"]),
+    ]
+    assert "greedy answer" not in (asked.out / "table.md").read_text()
 
 
 def test_the_workload_is_the_benchmarks_own():

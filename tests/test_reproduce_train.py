@@ -43,7 +43,6 @@ def one_step(files, monkeypatch):
     for module in (train_scenes, mend_scenes):
         monkeypatch.setattr(module, "records", lambda _: (found[:5], found[5:]))
     monkeypatch.setattr(classifiers, "training_records", lambda _: (found[:5], found[5:]))
-    monkeypatch.setattr(train_scenes, "MORE", 3)
     monkeypatch.setattr(training, "run_parallel", lambda target, jobs, **_: run_here(target, jobs))
     return started
 
@@ -82,7 +81,7 @@ def test_the_classifiers_of_tables_2_and_3_are_made_and_shipped(tmp_path, monkey
         monkeypatch.setattr(module, "SHIPPED", shipped)
     names = ["dot-attention-small", "retrained"]
     command.main([*names, "--out", str(out), "--ship"])
-    assert one_step == ["run", "run-scope", "run-scope-refined"]
+    assert one_step == ["run", "run"]
     made = [ScopeClassifier.from_pretrained(shipped / name).fingerprint() for name in names]
     assert made[0] != made[1]
     backbone = load_backbone(NAME)

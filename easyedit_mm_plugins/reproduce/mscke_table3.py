@@ -1,6 +1,6 @@
 """MSCKE's table 3: a scope classifier trained once, moved to another method and another model.
 
-The classifier is that of MSCKE on the first backbone. In each cell it stands beside a retrained
+The classifier is one trained for the first backbone. In each cell it stands beside a retrained
 one: same records and recipe, another seed. Here a classifier's training never looks at the base
 model nor at the counterfactual model, so one retraining serves every cell.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import jobs
-from ..backbones.zoo import ASSETS
 from ..console import progress_bars
 from ..errors import BridgeError, CheckpointError, UnknownNameError
 from ..evaluation import Protocol, RunFolder
@@ -25,6 +24,7 @@ from . import ExperimentSettings, published
 from .classifiers import (
     SHIPPED,
     Variant,
+    find_classifier,
     is_scenes,
     load_classifier,
     train_classifier,
@@ -41,6 +41,7 @@ METRICS = ("reliability", "locality", "generality", "specificity")
 METHODS = {"mscke": "MSCKE", "mscke-mend": "MSCKE-MEND"}
 KINDS = ("transferred", "retrained")
 CASES = 500
+SCENES_VARIANT = Variant("dot-attention")
 RETRAINED, RETRAINED_SEED = "retrained", 1  # its folder and seed
 
 
@@ -121,50 +122,35 @@ def _editor(method: str, backbone: Backbone) -> MSCKE:
 
 
 def _classifiers(backbone: Backbone, settings: ExperimentSettings) -> dict[str, ScopeClassifier]:
-    """By kind; "own" is the transferred one at home."""
-    source = _editor("mscke", backbone).scope
+    """By kind; "own" is the transferred one at home.
+
+    On scenes both are of table 2's recipe: the one compared there, and one of another seed.
+    """
+    if is_scenes(backbone):
+        source = find_classifier(SCENES_VARIANT, backbone, settings)
+    else:
+        source = _editor("mscke", backbone).scope
     return {"own": source, "transferred": source, "retrained": _retrained(backbone, settings)}
 
 
 def _retrained(backbone: Backbone, settings: ExperimentSettings) -> ScopeClassifier:
+    folder = trained_folder(settings, RETRAINED)
     if settings.train:
-        return load_classifier(retrain(backbone, settings), backbone)
+        return retrain(backbone, folder, settings)
     shipped = SHIPPED / RETRAINED
-    for place in (*_results(settings), shipped):
+    for place in (folder / "scope", shipped):
         if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
             return load_classifier(place, backbone)
     raise CheckpointError(
-        f"no retrained classifier for {backbone.name} is shipped or in {settings.out}",
+        f"no retrained classifier for {backbone.name} is shipped or in {folder}",
         remedy="add --train",
     )
 
 
-def _results(settings: ExperimentSettings) -> tuple[Path, Path]:
-    folder = trained_folder(settings, RETRAINED)
-    return folder / "scope-refined", folder / "scope"
-
-
-def retrain(backbone: Backbone, settings: ExperimentSettings) -> Path:
-    """Train MSCKE's own classifier with another seed; what is finished is only found.
-
-    Returns:
-        The classifier's folder.
-    """
-    refined, scope = _results(settings)
-    folder = scope.parent
-    if not is_scenes(backbone):
-        train_classifier(
-            Variant("dot-attention", "large"), backbone, folder, settings, seed=RETRAINED_SEED
-        )
-        return scope
-    from ..methods.mscke import train_scenes
-
-    data = train_scenes.records(None)
-    clip = ASSETS / "scenes-clip"
-    seed = RETRAINED_SEED
-    started = train_scenes.train_scope(backbone, clip, folder, data, seed=seed)
-    train_scenes.refine_scope(backbone, started, folder, data, seed=seed)
-    return refined
+def retrain(backbone: Backbone, folder: Path, settings: ExperimentSettings) -> ScopeClassifier:
+    """The same classifier trained with another seed; what is finished in ``folder`` is loaded."""
+    variant = SCENES_VARIANT if is_scenes(backbone) else Variant("dot-attention", "large")
+    return train_classifier(variant, backbone, folder, settings, seed=RETRAINED_SEED)
 
 
 def write(run: RunFolder, plan: Sequence[Cell], left_out: Mapping[Cell, str]) -> None:
@@ -242,8 +228,9 @@ def notes(run: RunFolder, gaps: Sequence[Mapping[str, Any]]) -> list[str]:
         f"Percent, mean over {rows[0]['n']} cases; in brackets the 95 % bootstrap interval. "
         f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.",
         f"Transferred minus retrained, Specificity: {'; '.join(said) or 'nothing to compare'}.",
-        "Retrained: same records and recipe, another seed. Training a classifier involves neither "
-        "the base model nor the counterfactual model here, so one retrained one serves all cells.",
+        "Retrained: same records and recipe, another seed; on scenes both have table 2's recipe. "
+        "Training a classifier involves neither the base model nor the counterfactual model here, "
+        "so one retrained one serves all cells.",
         *(f"The paper: {note}" for note in published.notes(TABLE)),
         f"Run: {run.path}; {hardware_line(environment)}.",
     ]

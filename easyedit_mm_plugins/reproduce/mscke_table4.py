@@ -45,7 +45,9 @@ PARTS = {
     "counterfactual": "counterfactual, one pass",
 }
 ROUNDS = {1: 40, 32: 12}
-FULL_ROUNDS = {1: 3, 32: 1}  # one call takes seconds to minutes on a CPU
+# At full size one call takes seconds to minutes on a CPU.
+FULL_ROUNDS = {1: 3, 32: 1}
+FULL_PARTS = {1: ("classifier", "base", "counterfactual"), 32: ("classifier", "base")}
 CASES = 64
 
 
@@ -90,7 +92,8 @@ def run(settings: ExperimentSettings) -> None:
             rounds = (FULL_ROUNDS if full else ROUNDS)[batch]
             # Few cases, few rounds: a quick look.
             rounds = min(rounds, settings.limit or rounds)
-            row = measure(editor, _short(records.records, full), batch, situation, rounds)
+            parts = FULL_PARTS[batch] if full else tuple(PARTS)
+            row = measure(editor, _short(records.records, full), batch, situation, rounds, parts)
             jsonl.append(path, [{"backbone": name, **row}])
             done.append({"backbone": name, **row})
     write(settings, [row for row in done if row["backbone"] in names], names)
@@ -139,9 +142,14 @@ def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[
 
 @torch.no_grad()
 def measure(
-    editor: MSCKE, records: Sequence[EditRecord], batch: int, situation: str, rounds: int
+    editor: MSCKE,
+    records: Sequence[EditRecord],
+    batch: int,
+    situation: str,
+    rounds: int,
+    asked: Sequence[str] = tuple(PARTS),
 ) -> dict[str, Any]:
-    """Times, shares and memory of every part, as one row of ``costs.jsonl``."""
+    """Times, shares and memory of the parts ``asked`` for, as one row of ``costs.jsonl``."""
     backbone, device = editor.backbone, editor.backbone.device
     groups = workload(records, batch, situation)
     one_by_one = situation == "benchmark" and batch == 1
@@ -151,11 +159,11 @@ def measure(
     try:
         memory = {
             name: profile(lambda n=name: meter.first(n), lambda n=name: meter.prepare(n), device)
-            for name in PARTS
+            for name in asked
         }
         timings = in_turns(
-            {name: lambda n=name: meter.ask(n) for name in PARTS},
-            {name: lambda n=name: meter.prepare(n) for name in PARTS},
+            {name: lambda n=name: meter.ask(n) for name in asked},
+            {name: lambda n=name: meter.prepare(n) for name in asked},
             rounds=rounds,
             warm_up=3 if rounds > 3 else 0,  # the profiler has warmed up too
             device=device,
@@ -242,7 +250,7 @@ def write(settings: ExperimentSettings, rows: Sequence[dict[str, Any]], names: l
     blocks = []
     for name in names:
         for row in (r for r in rows if r["backbone"] == name):
-            lines = [_line(name, row, part, label) for part, label in PARTS.items()]
+            lines = [_line(name, row, p, label) for p, label in PARTS.items() if p in row["parts"]]
             blocks.append(Block(_title(name, row), lines))
     write_json(settings.out / "summary.json", {"format": 1, "costs": list(rows)})
     environment = read_json(settings.out / "env.json")

@@ -1,9 +1,9 @@
 """Training the scope classifiers that tables 2 and 3 compare on the embedded backbones:
 ``python -m easyedit_mm_plugins.reproduce.train_classifiers --ship``.
 
-One classifier for each fusion and encoder (table 2), and ``retrained``: MSCKE's own recipe with
-another seed (table 3). Each is skipped if its result is there and continued if it was stopped;
-``mscke-table2 --train --out FOLDER`` on the same folder finds them. Half an hour to an hour.
+One classifier for each fusion and encoder (table 2), and ``retrained``: dot-attention on the small
+encoder with another seed (table 3). Each is skipped if its result is there and continued if it was
+stopped; ``mscke-table2 --train --out FOLDER`` on the same folder finds them. About half an hour.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = ExperimentSettings("mscke-table2", train=True, out=args.out)
     backbone = load_backbone(FRAME)
     for name in args.names or names:
+        folder = trained_folder(settings, name)
         if name == RETRAINED:
-            made = retrain(backbone, settings)
+            retrain(backbone, folder, settings)
         else:
-            folder = trained_folder(settings, name)
             train_classifier(variants[name], backbone, folder, settings)
-            made = folder / "scope"
+        made = folder / "scope"
         LOG.info("ready: %s", made)
         if args.ship:
             shutil.copytree(made, SHIPPED / name, dirs_exist_ok=True)
