@@ -255,6 +255,35 @@ def test_bad_edits_are_refused_whole():
         editor.remove(["e7"])
 
 
+def test_bad_questions_are_named_and_a_full_context_is_not_left(backbone):
+    editor = tiny_dualedit(backbone)
+    editor.add([edit(0)])
+    for ask in (editor.generate, editor.force):
+        with pytest.raises(DataError, match="positions"):
+            ask([Question("circle " * 200, picture(0), "red")])
+        with pytest.raises(DataError, match="question is empty"):
+            ask([Question(" ", picture(0), "red")])
+        with pytest.raises(DataError, match=r"nowhere\.png"):
+            ask([Question("what?", "nowhere.png", "red")])
+    used = backbone.batch([Question("circle", picture(0))]).inputs_embeds.shape[1]
+    longest = Question("circle " * (backbone.max_positions - used - 1), picture(0))
+    # Two positions are left, so three tokens can come: the last one is not read again.
+    ids = backbone.generate_ids(backbone.batch([longest]), max_new_tokens=8, min_new_tokens=3)
+    assert len(ids[0]) <= 3
+    assert len(editor.generate([longest, edit(0)])) == 2
+
+
+def test_an_image_for_a_backbone_of_text_alone_is_refused(tiny_backbone, monkeypatch):
+    editor = tiny_dualedit(tiny_backbone)
+    monkeypatch.setattr(type(tiny_backbone), "takes_images", False)
+    text = mixed_questions()[1]
+    editor.add([text])
+    assert editor.generate([text])[0].route == "e1"
+    with pytest.raises(DataError, match="record 1, field image: has an image, but tiny"):
+        editor.add([text, edit(0)])
+    assert len(editor.edits) == 1
+
+
 # On disk --------------------------------------------------------------------------------------
 
 

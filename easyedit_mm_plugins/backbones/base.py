@@ -46,6 +46,7 @@ class Backbone(ABC):
     family: ClassVar[str]
     language_model: nn.Module
     cached_images: int = 2048
+    takes_images: ClassVar[bool] = True  # a backbone of text alone says False
 
     def __init__(
         self,
@@ -239,6 +240,13 @@ class Backbone(ABC):
         a method changed the connector.
         """
         pictured = [i for i, q in enumerate(questions) if q.image is not None]
+        if pictured and not self.takes_images:
+            raise DataError(
+                f"has an image, but {self.name} takes text alone",
+                record=pictured[0],
+                field="image",
+                remedy="leave the image out, or use a backbone with a vision side",
+            )
         features: dict[int, Tensor] = {}
         if pictured:
             if embedded is None:
@@ -289,7 +297,14 @@ class Backbone(ABC):
         return self.decode(ids)
 
     def generate_ids(self, batch: Batch, **kwargs: Any) -> list[list[int]]:
-        """New token ids of each row of a left-padded batch, without the end token."""
+        """New token ids of each row of a left-padded batch, without the end token.
+
+        No more than the context has room for: a learned position does not exist beyond it.
+        """
+        limit = self.max_positions
+        if limit is not None and "max_new_tokens" in kwargs:
+            room = limit - batch.inputs_embeds.shape[1] + 1  # the last one is not read again
+            kwargs["max_new_tokens"] = max(1, min(kwargs["max_new_tokens"], room))
         eos = self.tokenizer.eos_token_id
         pad = self.tokenizer.pad_token_id
         return generate_ids(
