@@ -36,7 +36,7 @@ from .training import MendTrainer
 LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING"
 BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
-IN_SCOPE_STEPS = 120
+IN_SCOPE_STEPS = 400
 
 
 def train_editor(
@@ -77,7 +77,11 @@ def train_in_scope(
     joint = MSCKEMENDTrainingHyperParams.from_hparams(HPARAMS / "MSCKE-MEND" / backbone.name)
     hparams = MendTrainingHyperParams.from_hparams(HPARAMS / "MEND" / backbone.name)
     hparams = hparams.replace(
-        max_iters=steps, cloc=joint.cloc, iloc=joint.iloc, early_stop_key="right/in_scope"
+        max_iters=steps,
+        cloc=joint.cloc,
+        iloc=joint.iloc,
+        scope_questions=6,  # all that a record has
+        early_stop_key="right/in_scope",
     )
     editor = Mend.from_pretrained(mend, backbone)
     MendTrainer(editor, *data, hparams, out / f"run-in-scope-{backbone.name}").run()
