@@ -97,15 +97,18 @@ class ReleasedAdapter(Adapter):
         states = self.norm_e(states.to(self.key.weight.dtype))
         return self.key(states), self.value(states)
 
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """h + out(attention(norm(h), keys, values))."""
+    def mix(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Attention(norm(h), keys, values), ``[R, T, A]``."""
         query = self.query(self.norm_h(hidden.to(self.query.weight.dtype)))
         parts = [x.to(query.dtype).unflatten(-1, (self.heads, -1)) for x in (query, keys, values)]
         mixed = nn.functional.scaled_dot_product_attention(
             *(part.transpose(1, 2) for part in parts), attn_mask=mask[:, None, None]
         )
-        change = self.out(mixed.transpose(1, 2).flatten(2))
-        return hidden + change.to(hidden.dtype)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """h + out(attention(norm(h), keys, values))."""
+        return hidden + self.out(self.mix(hidden, keys, values, mask)).to(hidden.dtype)
 
 
 class InfluenceAdapter(ReleasedAdapter):

@@ -2,89 +2,112 @@
 
 Drawn plainly, every head begins with the mean of an edit sample's tokens, of which the answer is
 one in dozens, and its change is a hundredth of a token's norm: training then stays at the answers'
-prior for long. Here the heads begin at the answer's tokens and the values at what tells answers
-apart, both by linear regression on training edits. Neither paper nor release says where to start;
-the adapters' form is untouched, and an untrained adapter still changes nothing.
+prior for long. Here heads and values are first fitted so that the answer can be read off the
+attention's outcome, which takes no pass through the model. Neither paper nor release says where to
+start; the adapters' form is untouched, and an untrained adapter still changes nothing.
+
+Shapes: R edits of a batch, N tokens of an edit sample, T queries, D hidden size, A width.
 """
 
 from __future__ import annotations
 
-import math
+import random
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from .adapters import ReleasedAdapter
+from .adapters import Adapter, ReleasedAdapter
+from .config import AdapterConfig
 from .frozen import Frozen
 
-_SHARP = 4.0  # logit of an answer's token over the others
+STEPS, BATCH, RATE = 500, 64, 4e-3
 _SIZE = 5.0  # root mean square of values
+_QUERIES = 4  # image tokens of a sample that ask for its answer
 
 
 def start_at_answers(
-    adapters: Sequence[ReleasedAdapter],
-    layers: Sequence[int],
+    adapter: Adapter,
+    config: AdapterConfig,
     edits: Sequence[Frozen],
-) -> None:
-    """Set keys, queries and values of ``adapters`` from edit samples' states.
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> float:
+    """Fit queries, keys and values of ``adapter`` to edit samples' states.
+
+    A text adapter's queries are the last token of a sample's prompt and the tokens of its answer,
+    each of which is to find the answer's next token; a visual one's are image tokens, which are to
+    find its first.
 
     Args:
-        layers: each adapter's.
+        config: the adapter's layer and tokens.
         edits: of training records, with their states.
+
+    Returns:
+        The share of right tokens in the last steps.
 
     Raises:
         ConfigError: an adapter of another form.
     """
-    for adapter, layer in zip(adapters, layers, strict=True):
-        if not isinstance(adapter, ReleasedAdapter):
-            raise ConfigError("start: answer is for adapters of the released form")
-        states = [F.layer_norm(e.states[layer].float(), e.states[layer].shape[-1:]) for e in edits]
-        lengths = [min(len(e.answer), len(s)) for e, s in zip(edits, states, strict=True)]
-        answers = torch.cat([s[-n:] for s, n in zip(states, lengths, strict=True)])
-        ids = torch.tensor([i for e, n in zip(edits, lengths, strict=True) for i in e.answer[:n]])
-        with torch.no_grad():
-            _attend(adapter, torch.cat(states), _marks(states, lengths))
-            _tell_apart(adapter, answers, ids.to(answers.device))
+    if not isinstance(adapter, ReleasedAdapter):
+        raise ConfigError("start: answer is for adapters of the released form")
+    device = adapter.query.weight.device
+    known = sorted({i for e in edits for i in e.answer})
+    index = {token: n for n, token in enumerate(known)}
+    rng, found = random.Random(seed), []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        readout = nn.Linear(adapter.value.out_features, len(known)).to(device)
+    learning = [adapter.query, adapter.key, adapter.value, readout]
+    parameters = [p for layer in learning for p in layer.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        batch = rng.sample(list(edits), min(BATCH, len(edits)))
+        outcome, wanted = _ask(adapter, config, batch, rng)
+        targets = torch.tensor([index[i] for i in wanted], device=device)
+        scores = readout(outcome)
+        optimizer.zero_grad()
+        F.cross_entropy(scores, targets).backward()
+        optimizer.step()
+        schedule.step()
+        found.append(float((scores.argmax(-1) == targets).float().mean()))
+    with torch.no_grad():
+        outcome, _ = _ask(adapter, config, list(edits)[: 4 * BATCH], rng)
+        mean = outcome.mean(0)
+        scale = _SIZE / (outcome - mean).pow(2).mean().sqrt().clamp(min=1e-6)
+        adapter.value.weight *= scale
+        adapter.value.bias.copy_((adapter.value.bias - mean) * scale)
+    adapter.zero_grad()
+    last = found[-max(1, steps // 10) :]
+    return sum(last) / len(last) if last else 0.0
 
 
-def _marks(states: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
-    marks = [torch.arange(len(s)) >= len(s) - n for s, n in zip(states, lengths, strict=True)]
-    return torch.cat(marks).to(states[0])
-
-
-def _attend(adapter: ReleasedAdapter, states: Tensor, marks: Tensor) -> None:
-    """In each head one key coordinate says "answer", and every query asks for it."""
-    direction = _ridge(states, (marks - marks.mean())[:, None])[:, 0]
-    score = states @ direction
-    direction = direction / (score[marks > 0].mean() - score[marks == 0].mean())
-    size = len(adapter.query.weight) // adapter.heads
-    for head in range(adapter.heads):
-        adapter.key.weight[head * size] = direction
-        adapter.query.weight[head * size] = 0
-        adapter.query.bias[head * size] = _SHARP * math.sqrt(size)
-
-
-def _tell_apart(adapter: ReleasedAdapter, answers: Tensor, ids: Tensor) -> None:
-    """Values of an answer's token are a random code of it, as far as the state tells it.
-
-    Codes of any two tokens are about equally far apart, however alike their states are.
-    """
-    width = len(adapter.value.weight)
-    known, index = ids.unique(return_inverse=True)
-    codes = torch.randn(len(known), width).to(answers)
-    weight = _ridge(answers, (codes - codes.mean(0))[index]).T
-    values = answers @ weight.T
-    scale = _SIZE / (values - values.mean(0)).pow(2).mean().sqrt().clamp(min=1e-6)
-    adapter.value.weight.copy_(weight * scale)
-    adapter.value.bias.copy_(-(values.mean(0) * scale))
-
-
-def _ridge(inputs: Tensor, targets: Tensor, strength: float = 1e-3) -> Tensor:
-    """Coefficients ``[D, m]`` of ``targets [n, m]`` on centred ``inputs [n, D]``."""
-    centred = inputs - inputs.mean(0)
-    moment = centred.T @ centred / len(centred)
-    moment += strength * torch.eye(len(moment)).to(moment)
-    return torch.linalg.solve(moment, centred.T @ targets / len(centred))
+def _ask(
+    adapter: ReleasedAdapter, config: AdapterConfig, edits: Sequence[Frozen], rng: random.Random
+) -> tuple[Tensor, list[int]]:
+    """What the attention gives queries of ``edits``, ``[n, A]``, and the tokens wanted of it."""
+    places, wanted = [], []
+    for e in edits:
+        if config.tokens == "text":
+            own = range(e.end, min(e.end + len(e.answer), len(e.states[config.layer])))
+            wanted += e.answer[: len(own)]
+        else:
+            image = e.image.nonzero().flatten().tolist()
+            own = rng.sample(image, min(_QUERIES, len(image)))
+            wanted += e.answer[:1] * len(own)
+        places.append(torch.tensor(list(own), dtype=torch.long))
+    states = [e.states[config.layer].to(adapter.key.weight) for e in edits]
+    padded = nn.utils.rnn.pad_sequence(states, batch_first=True)
+    lengths = torch.tensor([len(s) for s in states], device=padded.device)
+    mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    asking = nn.utils.rnn.pad_sequence(
+        [s[p.to(s.device)] for s, p in zip(states, places, strict=True)], batch_first=True
+    )
+    outcome = adapter.mix(asking, *ReleasedAdapter.memory(adapter, padded), mask)
+    counts = torch.tensor([len(p) for p in places], device=padded.device)
+    real = torch.arange(asking.shape[1], device=padded.device) < counts[:, None]
+    return outcome[real], wanted

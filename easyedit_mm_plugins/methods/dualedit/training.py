@@ -75,8 +75,9 @@ class DualEditTrainer(Trainer):
             self._set_threshold()
         if hp.start == "answer":
             edits = self._states([a for a in draw(records) if a.kind == "edit"])
-            layers = [a.layer for a in self.editor.config.adapters]
-            start_at_answers(self.editor.adapters, layers, edits)
+            for adapter, own in zip(self.editor.adapters, self.editor.config.adapters, strict=True):
+                share = start_at_answers(adapter, own, edits, seed=hp.seed)
+                LOG.info("%s adapter starts with %.3f of answers found", own.tokens, share)
         if hp.save:
             self.save()  # a killed run need not do this again
 
