@@ -16,7 +16,10 @@ from easyedit_mm_plugins.methods.mscke.classifier import ScopeClassifier
 from easyedit_mm_plugins.reproduce import EXPERIMENTS, ExperimentSettings, classifiers
 from easyedit_mm_plugins.reproduce import mscke_table3 as table3
 from easyedit_mm_plugins.reproduce import mscke_table4 as table4
+from easyedit_mm_plugins.reproduce.remember import remember
 from easyedit_mm_plugins.scenes.records import write_scenes
+
+from .mscke_tiny import tiny_records
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,44 @@ def test_table_2_trains_every_variant_alike_and_goes_on(files, tmp_path, monkeyp
     capsys.readouterr()
     run(asked)
     assert "dot-attention" in capsys.readouterr().out
+
+
+def test_table_2_names_what_is_not_shipped(files, tmp_path, monkeypatch):
+    source, shipped = ASSETS / "mscke-scenes-blip2/scope", tmp_path / "shipped"
+    monkeypatch.setattr(classifiers, "SHIPPED", shipped)
+    for name in ("dot-attention-small", "text-small"):
+        shutil.copytree(source, shipped / name)
+    asked = settings(files, tmp_path, "mscke-table2")
+    EXPERIMENTS.get("mscke-table2")(asked)
+    assert [s["classifier"] for s in summary(asked)["scope"]] == [
+        "text-small",
+        "dot-attention-small",
+    ]
+    pairs = {(g["first"], g["second"]) for g in summary(asked)["differences"]}
+    assert pairs == {("dot-attention-small", "text-small")}
+    table = (asked.out / "table.md").read_text()
+    assert table.count("no classifier concat-") == 2 and table.count("no classifier cross-") == 2
+
+
+def test_answers_are_asked_once_and_are_those_of_the_model():
+    backbone = load_backbone("scenes-llava")
+    editor = editors.make_editor(MethodSpec("mscke"), backbone)
+    records = tiny_records(2)
+    questions = [q for r in records for q in (*r.rephrase, *r.in_scope, *r.text_loc)]
+    edits = [records[0].edit] * len(questions)
+    models = (backbone, editor.counterfactual)
+    wanted = [backbone.generate(questions), editor.counterfactual.generate(edits, questions)]
+    remember(*models)
+    remember(*models)  # once is enough
+    for _ in range(2):
+        assert backbone.generate(questions) == wanted[0]
+        assert editor.counterfactual.generate(edits, questions) == wanted[1]
+    distinct = len({(q.text, id(q.image)) for q in questions})
+    assert [model.generate.asked for model in models] == [distinct, distinct]
+    other = [records[0].edit.with_answer("another")] * len(questions)
+    editor.counterfactual.generate(other, [q.with_answer("x") for q in questions])
+    backbone.generate([q.with_answer("x") for q in questions])
+    assert [model.generate.asked for model in models] == [distinct, 2 * distinct]
 
 
 def test_table_3_moves_a_classifier_and_says_what_is_missing(files, tmp_path, monkeypatch):
@@ -150,8 +191,6 @@ def test_table_4_at_full_size_asks_what_can_be_waited_for(files, tmp_path, monke
 
 
 def test_the_workload_is_the_benchmarks_own():
-    from .mscke_tiny import tiny_records
-
     records = tiny_records(4)
     one = table4.workload(records, 1, "benchmark")
     assert [len(g.questions) for g in one] == [6] * 4 and one[2].edits == [records[2].edit]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import jobs
 from ..console import progress_bars
+from ..errors import CheckpointError
 from ..evaluation import Protocol, RunFolder
 from ..evaluation.environment import hardware_line
 from ..evaluation.tables import PROTOCOL_TEXT
@@ -19,6 +20,7 @@ from ..files import read_json, write_json
 from ..methods.mscke import MSCKE
 from . import ExperimentSettings, published
 from .classifiers import Variant, find_classifier
+from .remember import remember
 from .scope_study import ScoreFile, accuracy, balanced, difference
 from .tables import Block, Line, heading, is_embedded, papers_name, write_table
 
@@ -42,7 +44,8 @@ def run(settings: ExperimentSettings) -> None:
     """Measure the table into ``settings.out`` and print it beside the paper's.
 
     Raises:
-        CheckpointError: a classifier is missing and ``train`` is not set.
+        CheckpointError: no classifier is there and ``train`` is not set; single ones that are
+            missing are named in the table.
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     name = (settings.backbones or ["scenes-blip2"])[0]
@@ -66,16 +69,24 @@ def run(settings: ExperimentSettings) -> None:
         (settings.out / "scores.jsonl").unlink(missing_ok=True)
     scores = ScoreFile(settings.out / "scores.jsonl")
     counterfactual = shipped_editor(backbone).counterfactual
+    remember(backbone, counterfactual)
+    missing: dict[Variant, CheckpointError] = {}
     with progress_bars() as bar:
         for variant in VARIANTS:
-            scope = find_classifier(variant, backbone, settings)
+            try:
+                scope = find_classifier(variant, backbone, settings)
+            except CheckpointError as error:
+                missing[variant] = error
+                continue
             editor = MSCKE(backbone, scope, counterfactual)
             editor.name = row_name(variant)
             scores.score(
                 variant.name, editor, wider.records, progress=bar(f"{variant.name}: scope")
             )
             jobs.measure({editor.name: lambda e=editor: e}, records, protocol, opened, progress=bar)
-    write(opened, scores, name, len(wider.records))
+    if len(missing) == len(VARIANTS):
+        raise missing[TEXT]
+    write(opened, scores, name, len(wider.records), {v: e.message for v, e in missing.items()})
 
 
 def shipped_editor(backbone: Backbone) -> MSCKE:
@@ -90,18 +101,35 @@ def shipped_editor(backbone: Backbone) -> MSCKE:
     return make_editor(MethodSpec("mscke"), backbone)
 
 
+def label(variant: Variant) -> str:
+    """What the variant is called in the table."""
+    return "text alone" if variant is TEXT else variant.fusion
+
+
 def row_name(variant: Variant) -> str:
     """What the variant's row is called in the run."""
     return f"mscke/{variant.name}"
 
 
-def write(run: RunFolder, scores: ScoreFile, backbone: str, asked: int) -> None:
+def write(
+    run: RunFolder,
+    scores: ScoreFile,
+    backbone: str,
+    asked: int,
+    missing: Mapping[Variant, str] | None = None,
+) -> None:
     """``summary.json``, ``table.md`` and the terminal, from what was measured."""
     rows = {row["method"]: row for row in run.summarise() if row["backbone"] == backbone}
     blocks = []
     for size, encoder in ENCODERS.items():
         shown = [v for v in VARIANTS if v is TEXT or v.size == size]
-        lines = [_line(v, rows, scores, papers_name(backbone), encoder) for v in shown]
+        papers = papers_name(backbone)
+        lines = [
+            Line(label(v), note=missing[v])
+            if missing and v in missing
+            else _line(v, rows, scores, papers, encoder)
+            for v in shown
+        ]
         blocks.append(Block(_title(backbone, size, encoder), lines))
     gaps = differences(run, scores, backbone)
     summary = read_json(run.path / "summary.json")
@@ -138,7 +166,7 @@ def _line(
         found = published.find(TABLE, backbone=papers, fusion=fusion, encoder=encoder)
         printed = {number.metric: number.value for number in found}
     return Line(
-        "text alone" if variant is TEXT else variant.fusion,
+        label(variant),
         {"specificity": row["metrics"]["specificity"], "scope_accuracy": values["balanced"]},
         {"specificity": row["intervals"]["specificity"], "scope_accuracy": intervals["balanced"]},
         printed,
@@ -169,6 +197,8 @@ def differences(run: RunFolder, scores: ScoreFile, backbone: str) -> list[dict[s
     for a, b in pairs:
         first, second = by_row.get(row_name(a), {}), by_row.get(row_name(b), {})
         common = [case for case in first if case in second]
+        if not common:
+            continue
         compared = {
             "specificity": ([first[c] for c in common], [second[c] for c in common]),
             "scope_accuracy": (balanced(scores.of(a.name)), balanced(scores.of(b.name))),

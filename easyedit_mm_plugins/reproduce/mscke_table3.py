@@ -30,6 +30,7 @@ from .classifiers import (
     train_classifier,
     trained_folder,
 )
+from .remember import remember
 from .scope_study import difference
 from .tables import Block, Line, is_embedded, papers_name, write_table
 
@@ -100,6 +101,7 @@ def run(settings: ExperimentSettings) -> None:
                     raise
                 left_out[cell] = error.message
                 continue
+            remember(backbone, editor.counterfactual)
             for kind in cell.kinds:
                 scope = classifiers[kind]
                 made = MSCKE(backbone, scope, editor.counterfactual, editor.threshold)
