@@ -26,12 +26,9 @@ def figure5(settings: ExperimentSettings) -> None:
     """
 
     def rows(backbone: Backbone) -> list[Row]:
-        axis = SWEEP if is_embedded(backbone.name) else PAPERS
-        return [
-            Row(Layers(t, v), False, None if is_embedded(backbone.name) else Layers(t, v))
-            for t in axis
-            for v in axis
-        ]
+        if not is_embedded(backbone.name):
+            return [Row(Layers(t, v), False) for t in PAPERS for v in PAPERS]
+        return [Row(Layers(t, v), False) for t in SWEEP["text"] for v in SWEEP["visual"]]
 
     settings = replace(settings, limit=settings.limit or CASES)
     run, plan = measure(settings, rows, shipped=False)

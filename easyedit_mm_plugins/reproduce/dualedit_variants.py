@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PAPERS_LAYERS = 32  # of both base models of the paper
-RECORDS, HELD_BACK = 600, 100
+RECORDS, HELD_BACK = 480, 100
 # What differs from the shipped training file, which is made for a long run.
 RECIPE: dict[str, Any] = {
-    "max_iters": 150,
+    "max_iters": 120,
     "batch_size": 8,
     "gated": False,
-    "val_interval": 150,
-    "model_save_pt": 50,
-    "log_interval": 50,
+    "val_interval": 120,
+    "model_save_pt": 40,
+    "log_interval": 40,
 }
 
 
