@@ -98,3 +98,24 @@ def test_hparams_files_of_others_and_misspelt_keys_are_refused(tmp_path):
         hparams(max_epochs=1)
     with pytest.raises(ConfigError, match="batch_size"):
         hparams(batch_size=0)
+
+
+def test_a_trained_editor_gets_the_gate_that_the_settings_name(tmp_path):
+    trained = tiny_dualedit()
+    trained.thresholds["released"] = 0.25
+    trained.save_pretrained(tmp_path)
+    own = {"model_name": "tiny", "archive": str(tmp_path)}
+    for gate, kind, threshold in (
+        ({"kind": "prompt-end"}, "prompt-end", 0.9),
+        ({"kind": "prompt-end", "threshold": 0.5}, "prompt-end", 0.5),
+        ({"kind": "released"}, "released", 0.25),
+        ({"kind": "released", "threshold": 0.75}, "released", 0.75),
+        ({"kind": "off"}, "off", None),
+    ):
+        settings = DualEditHyperParams(**own, gate=GateConfig(**gate))
+        editor = DualEdit.from_hparams(settings, trained.backbone)
+        assert editor.config.gate.kind == kind
+        assert threshold is None or editor.threshold == threshold
+    settings = DualEditHyperParams(**own, gate=GateConfig("learned"))
+    with pytest.raises(ConfigError, match="no learned gate"):
+        DualEdit.from_hparams(settings, trained.backbone)

@@ -19,8 +19,8 @@ def editor_from_hparams(
 ) -> DualEdit:
     """The editor that ``hparams`` ask for, on ``backbone``.
 
-    ``archive`` names a trained editor, whose adapters are taken as they are; a threshold in
-    ``hparams`` replaces its own. Without one, editing takes the editor shipped for the backbone if
+    ``archive`` names a trained editor, whose adapters are taken as they are; in editing the gate's
+    kind is the one that ``hparams`` name, and a threshold there replaces the editor's own. Without one, editing takes the editor shipped for the backbone if
     there is one, and warns if there is none; training starts afresh.
 
     Raises:
@@ -41,6 +41,9 @@ def editor_from_hparams(
     if folder is None:
         return cls(backbone, hparams.config)
     editor = cls.from_pretrained(folder, backbone)
-    if hparams.gate.threshold is not None:
-        editor.threshold = hparams.gate.threshold
+    kind, threshold = hparams.gate.kind, hparams.gate.threshold
+    if isinstance(hparams, DualEditHyperParams) and kind != editor.config.gate.kind:
+        return editor.with_gate(kind, threshold)
+    if threshold is not None:
+        editor.threshold = threshold
     return editor

@@ -1,18 +1,19 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
 
 :class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for thresholds of
-the learned gate and of the paper's. The last 300 training records choose the best state and the
-thresholds; test records are only looked at by evaluation. A stopped run goes on, a finished one is
-kept.
+the learned gate and of the paper's. The last 150 training records, as questions and as captions,
+choose the best state and the thresholds; test records are only looked at by evaluation. A stopped
+run goes on, a finished one is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ import torch
 from ...backbones import Backbone, load_backbone
 from ...backbones.zoo import ASSETS
 from ...data import EditRecord, FGVEditDataset
+from ...scenes.captions import caption_records
 from ...scenes.records import ensure_scenes
 from .calibrate import calibrate
 from .config import DualEditTrainingHyperParams
@@ -29,7 +31,8 @@ from .training import MEMORY, DualEditTrainer
 LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING"
 BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
-HELD_BACK = 300
+HELD_BACK = 150
+CAPTIONS = 1500
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,20 @@ class Method:
 
 
 def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
-    """Scenes training records, and others held back to choose state and threshold."""
+    """Scenes training records, and others held back to choose state and threshold.
+
+    Some of both come a second time as caption edits, so that one editor does either task.
+    """
     files = ensure_scenes(scenes)
     found = FGVEditDataset(files.train, image_root=files.images, check="off").records
-    return found[:-HELD_BACK], found[-HELD_BACK:]
+    # A case id names a question for good: what is frozen is kept under it.
+    captions = [
+        replace(r, case_id=f"caption-{r.case_id}") for r in caption_records(found, "train")
+    ]
+    train = found[:-HELD_BACK] + captions[:CAPTIONS]
+    random.Random("mix").shuffle(train)
+    pairs = zip(found[-HELD_BACK:], captions[-HELD_BACK:], strict=True)
+    return train, [record for pair in pairs for record in pair]
 
 
 def train_editor(
