@@ -109,7 +109,8 @@ def test_table_1_is_written_from_a_run_whatever_failed_in_it(here, capsys):
         (["unedited", "ike", "ft-llm"], [], []),
         (["mend"], ["mend"], []),
         (["serac"], ["scope", "serac"], ["mscke"]),
-        (["MSCKE_MEND"], ["scope", "mend"], ["mscke"]),
+        (["dualedit", "visedit"], ["dualedit", "visedit"], []),
+        (["MSCKE_MEND"], ["scope", "mend"], ["mscke", "mscke-mend"]),
     ],
 )
 def test_training_makes_what_the_methods_need(tmp_path, monkeypatch, methods, first, second):
@@ -135,7 +136,7 @@ def test_trained_folders_by_method(tmp_path, monkeypatch):
     from easyedit_mm_plugins.methods.mend import train_scenes
 
     write_json(tmp_path / "serac/config.json", {"method": "serac"})
-    monkeypatch.setattr(train_scenes, "join", lambda backbone, root: root / "joined")
+    monkeypatch.setattr(train_scenes, "join", lambda _, own, root, shipped: root / "joined")
     found = training._folders(tmp_path, {"serac", "mscke-mend", "mend"}, "scenes-llava")
     assert found == {
         "mend": str(tmp_path / "mend-scenes-llava"),

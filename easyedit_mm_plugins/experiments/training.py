@@ -17,7 +17,8 @@ from ..files import read_json, write_json
 from ..parallel import Reporter, run_parallel
 from ..registry import METHODS
 
-TRAINED = ("serac", "mend", "mscke", "mscke-mend")  # by this module; others need no training
+# By this module; others need no training.
+TRAINED = ("serac", "mend", "mscke", "mscke-mend", "dualedit", "visedit")
 _QUIET = 300.0
 
 
@@ -52,6 +53,9 @@ def train_editors(
     if "serac" in wanted and not (out / "serac/config.json").is_file():
         first["SERAC's classifier"] = ("serac", backbones[0], str(out))
     first |= {f"MEND for {b}": ("mend", b, str(out)) for b in backbones if mend}
+    for name in ("dualedit", "visedit"):
+        if name in wanted:
+            first |= {f"{name} for {b}": (name, b, str(out)) for b in backbones}
     second = {f"MSCKE for {b}": ("mscke", b, str(out)) for b in backbones if mscke}
     if "mscke-mend" in wanted:
         second |= {f"MSCKE-MEND for {b}": ("mscke-mend", b, str(out)) for b in backbones}
@@ -75,6 +79,8 @@ def _folders(out: Path, wanted: set[str], backbone: str) -> dict[str, str]:
 
         own = out / f"in-scope-{backbone}"
         found["mscke-mend"] = str(join(load_backbone(backbone), own, out, shipped=out))
+    for name in wanted & {"dualedit", "visedit"}:
+        found[name] = str(out / f"{name}-{backbone}")
     if "serac" in wanted and (out / "serac/config.json").is_file():
         found["serac"] = str(_serac(out, backbone))
     return {method: folder for method, folder in found.items() if method in wanted}
@@ -91,7 +97,7 @@ def _serac(out: Path, backbone: str) -> Path:
 
 
 def train_part(part: str, backbone_name: str, folder: str, reporter: Reporter) -> None:
-    """One worker: "scope", "serac", "mend", "mscke" or "mscke-mend" into ``folder``."""
+    """One worker: "scope", "serac", "mend", "mscke", "mscke-mend", "dualedit" or "visedit"."""
     from ..backbones import load_backbone
 
     reporter.one_thread()
@@ -109,6 +115,12 @@ def train_part(part: str, backbone_name: str, folder: str, reporter: Reporter) -
 
         mend = out / f"mend-{backbone_name}"
         mend_scenes.train_in_scope(backbone, mend, out, mend_scenes.records(None))
+    elif part in ("dualedit", "visedit"):
+        from ..methods.dualedit import train_scenes as dual_scenes
+        from ..methods.visedit.train_scenes import VISEDIT
+
+        method = VISEDIT if part == "visedit" else None
+        dual_scenes.train_editor(backbone, out, dual_scenes.records(None), method=method)
     else:
         from ..methods.mscke import train_scenes
         from ..methods.mscke.scenes_clip import pretrain
