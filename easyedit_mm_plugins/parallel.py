@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from .console import CONSOLE, progress_bars
 from .errors import EasyEditMMError, RunError
+from .ranks import Ranks
 
 
 class Reporter:
@@ -105,6 +106,7 @@ class Silent(Screen):
 def _work(name: str, target: Callable[..., None], arguments: tuple, channel: Any) -> None:
     """Runs in the child: every error becomes a message."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    Ranks.forget()
     try:
         target(*arguments, Reporter(channel))
         channel.put(("done", name))

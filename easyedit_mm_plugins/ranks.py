@@ -68,6 +68,12 @@ class Ranks:
             raise ConfigError(f"the environment's rank is {rank} of {world} processes")
         return cls(rank, world, local)
 
+    @staticmethod
+    def forget() -> None:
+        """This process is none of the launch's, but a worker that one of them started."""
+        for name in (name for names in _NAMES.values() for name in names):
+            os.environ.pop(name, None)
+
     @property
     def first(self) -> bool:
         """Whether this process speaks for all."""

@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from easyedit_mm_plugins.errors import ConfigError
 from easyedit_mm_plugins.methods.mend.sharing import merge_statistics, read_statistics
 from easyedit_mm_plugins.methods.mscke import MSCKETrainer
+from easyedit_mm_plugins.parallel import run_parallel
+from easyedit_mm_plugins.ranks import Ranks
 
 from .mend_tiny import tiny_mend
 from .mscke_tiny import hparams, tiny_mscke, tiny_records
+from .parallel_worker import worker
 from .test_grid_processes import LAUNCH, ROOT
 from .training_worker import trainer
 
@@ -58,6 +61,15 @@ def test_a_step_that_cannot_be_shared_evenly_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="accumulate_bs is 3, which 2 processes"):
         MSCKETrainer(tiny_mscke(), tiny_records(2), [], hparams(accumulate_bs=3))
+
+
+def test_a_worker_of_one_process_trains_alone(monkeypatch, tmp_path):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert Ranks.here() == Ranks(0, 2, 0)
+    run_parallel(worker, {"one": ("says its rank", str(tmp_path / "said"))})
+    assert (tmp_path / "said").read_text() == repr(Ranks())
+    assert Ranks.here() == Ranks(0, 2, 0)
 
 
 class Gathered:
