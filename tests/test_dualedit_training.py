@@ -20,7 +20,7 @@ from easyedit_mm_plugins.methods.dualedit import (
 from easyedit_mm_plugins.methods.dualedit.calibrate import best_threshold, roc_area
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
 from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
-from easyedit_mm_plugins.methods.dualedit.losses import draw, losses, total
+from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
 
 from .conftest import build_tiny, picture
 from .dualedit_tiny import hparams, tiny_dualedit
@@ -80,11 +80,15 @@ def test_gated_training_leaves_closed_rows_alone():
     store = FrozenStates(editor, 2**20)
     with torch.no_grad():
         editor.threshold = 1.0 - 1e-4  # only the edits themselves
-        shut, _ = losses(editor, store, asked, gated=True)
+        shut, right = losses(editor, store, asked, gated=True)
+        assert right["text_loc"] == [1.0] * 3
+        # What nothing changes is not compared with the base model, which does not run for it.
+        assert all(row.logits is None for a, row in zip(asked, store.get(asked), strict=True)
+                   if a.kind in LOC)  # fmt: skip
         everywhere, _ = losses(editor, store, asked)
         editor.threshold = -1
         wide, _ = losses(editor, store, asked, gated=True)
-    assert shut["text_loc"].item() == pytest.approx(0, abs=1e-6)
+    assert shut["text_loc"].item() == 0
     assert everywhere["text_loc"] > 0.01
     assert shut["edit"].item() == pytest.approx(everywhere["edit"].item(), rel=1e-5)
     for kind, value in everywhere.items():

@@ -55,11 +55,12 @@ def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> lis
 
 def edited_logits(
     editor: DualEdit, store: FrozenStates, asked: Sequence[Asked], *, gated: bool
-) -> tuple[list[Tensor], list[Frozen]]:
+) -> tuple[list[Tensor | None], list[Frozen]]:
     """Logits ``[a, vocab]`` of the edited model at each question's answer, and the base's rows.
 
     Each row is edited by its own record's edit, and, with ``gated``, only where the gate is open;
-    where it is shut, the logits are the base model's. Differentiable in the adapters.
+    where it is shut, the logits are the base model's, and on locality questions, where that is
+    all there is to know, ``None``. Differentiable in the adapters.
     """
     rows = store.get(asked)
     edits = {a.record: row for a, row in zip(asked, rows, strict=True) if a.kind == "edit"}
@@ -72,10 +73,11 @@ def edited_logits(
         at = (cosine >= editor.threshold).nonzero().flatten().tolist()
     else:
         at = list(range(len(asked)))
-    shut = [i for i in range(len(asked)) if i not in set(at)]
-    plain = shut + [i for i in at if asked[i].kind in LOC]
+    # The base model's logits: of open locality questions to compare with, of shut ones no need.
+    is_open = set(at)
+    plain = [i for i, a in enumerate(asked) if (a.kind in LOC) == (i in is_open)]
     store.complete([asked[i] for i in plain], [rows[i] for i in plain])
-    logits: list[Tensor | None] = [row.logits for row in rows]
+    logits = [None if a.kind in LOC else row.logits for a, row in zip(asked, rows, strict=True)]
     if at:
         edited = _pass(editor, store, [asked[i] for i in at], [rows[i] for i in at], edits)
         for i, found in zip(at, edited, strict=True):
@@ -141,6 +143,10 @@ def losses(
     terms: dict[str, list[Tensor]] = {}
     right: dict[str, list[float]] = {}
     for a, row, own in zip(asked, rows, logits, strict=True):
+        if own is None:  # the gate is shut: nothing has changed
+            terms.setdefault(a.kind, []).append(row.hidden.new_zeros((), dtype=torch.float32))
+            right.setdefault(a.kind, []).append(1.0)
+            continue
         log_p = own.float().log_softmax(-1)
         if a.kind in LOC:
             base = row.logits.float().log_softmax(-1)
