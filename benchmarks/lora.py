@@ -26,7 +26,7 @@ from easyedit_mm_plugins.evaluation import evaluate
 from easyedit_mm_plugins.evaluation.environment import cpu_name
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
 from easyedit_mm_plugins.files import write_json
-from easyedit_mm_plugins.methods import load_editor
+from easyedit_mm_plugins.methods import load_editor, shipped_editor
 from easyedit_mm_plugins.methods.mscke import MSCKE
 from easyedit_mm_plugins.reproduce.cost import in_turns, profile, weight_bytes
 from easyedit_mm_plugins.scenes.records import ensure_scenes
@@ -78,7 +78,8 @@ def cost(
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
+    shipped = [name for name in BACKBONES if shipped_editor("mscke-lora", name)]
+    parser.add_argument("backbones", nargs="*", default=shipped, help="those with an adapter")
     parser.add_argument("--limit", type=int, default=500, help="cases to measure quality on")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", type=Path, help="write the figures here, too")
