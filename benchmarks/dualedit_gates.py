@@ -1,0 +1,84 @@
+"""Which questions DualEdit's gates let through, on the scenes test records. No adapter is needed.
+
+    python benchmarks/dualedit_gates.py [--backbone scenes-llava ...] [--cases 300] [--layer 4]
+
+One edit at a time. A question is asked as a user asks it, by its prompt alone. The released gate
+compares the last position of that prompt with the edit sample's last, an answer token; the
+prompt-end gate compares prompts' ends. Each with the paper's threshold, and the second also with
+one calibrated on training records.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cosine_similarity
+
+from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins.data import EditRecord
+from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.methods.dualedit import (
+    AdapterConfig,
+    DualEdit,
+    DualEditConfig,
+    GateConfig,
+    calibrate,
+)
+from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
+from easyedit_mm_plugins.scenes.records import ensure_scenes
+
+KINDS = ("edit", "rephrase", "image_rephrase", "image_loc", "text_loc")
+AT_ONCE = 50
+
+
+def opened(editor: DualEdit, records: list[EditRecord], threshold: float) -> dict[str, float]:
+    """Percent of questions that open the gate of their own record's edit, by kind."""
+    counts: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    for start in range(0, len(records), AT_ONCE):
+        some = records[start : start + AT_ONCE]
+        keys = editor.gate_keys([r.edit for r in some], with_answers=True)
+        for kind in KINDS:
+            asked = [r.questions()[kind][0] for r in some]
+            found = cosine_similarity(editor.gate_keys(asked), keys)
+            counts[kind] += (found >= threshold).tolist()
+    return {kind: 100 * sum(values) / len(values) for kind, values in counts.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", nargs="*", default=["scenes-llava", "scenes-blip2"])
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--layer", type=int, default=4, help="of 8; the paper's is 16 of 32")
+    parser.add_argument("--scenes", type=Path, help="folder of the scenes records")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    files = ensure_scenes(args.scenes)
+    test = FGVEditDataset(files.test, args.cases, image_root=files.images, check="off").records
+    held = FGVEditDataset(files.train, 100, image_root=files.images, check="off").records
+    rows = {}
+    for name in args.backbone:
+        backbone = load_backbone(name)
+        paper = paper_threshold(backbone)
+        made = {
+            kind: DualEdit(
+                backbone,
+                DualEditConfig([AdapterConfig(args.layer, "text")], GateConfig(kind)),
+            )
+            for kind in ("released", "prompt-end")
+        }
+        own = calibrate(made["prompt-end"], held).threshold
+        for kind, threshold in (("released", paper), ("prompt-end", paper), ("prompt-end", own)):
+            found = opened(made[kind], test, threshold)
+            label = f"{name}, layer {args.layer}, gate {kind}, threshold {threshold:.3f}"
+            rows[label] = found
+            print(label, {k: round(v, 1) for k, v in found.items()}, flush=True)
+    if args.json:
+        write_json(args.json, {"cases": len(test), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
