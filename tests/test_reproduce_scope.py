@@ -100,6 +100,9 @@ def test_the_profiler_tells_how_much_memory_a_call_held_at_once():
     found = profile(two_at_once_then_one)
     assert found.peak_mb == pytest.approx(2.0, abs=0.01)
     assert found.operations >= 4 and len(found.slowest) == 3
+    calls = []
+    profile(lambda: calls.append("part"), lambda: calls.append("before"), warm_up=False)
+    assert calls == ["before", "part"]
     linear = torch.nn.Linear(10, 10)
     assert weight_bytes(linear, linear, "no module") == 440
 

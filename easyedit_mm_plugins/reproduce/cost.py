@@ -91,7 +91,7 @@ def _once(part: Part, cuda: bool) -> tuple[float, float]:
 
 def share(part: Timing, whole: Timing) -> float:
     """Median over rounds of ``part`` in percent of ``whole``."""
-    return statistics.median(100 * a / b for a, b in zip(part.work, whole.work, strict=True))
+    return 100 * statistics.median(a / b for a, b in zip(part.work, whole.work, strict=True))
 
 
 @dataclass
@@ -109,15 +109,22 @@ class Profile:
     slowest: dict[str, float]
 
 
-def profile(part: Part, before: Part = lambda: None, device: torch.device | str = "cpu") -> Profile:
+def profile(
+    part: Part,
+    before: Part = lambda: None,
+    device: torch.device | str = "cpu",
+    *,
+    warm_up: bool = True,
+) -> Profile:
     """One call of ``part`` under the profiler, after one to warm up; ``before`` precedes both."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports that there is no GPU as an error
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     cuda = torch.device(device).type == "cuda"
-    before()
-    part()
+    if warm_up:
+        before()
+        part()
     before()
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -154,36 +154,37 @@ def measure(
     groups = workload(records, batch, situation)
     one_by_one = situation == "benchmark" and batch == 1
     meter = _Meter(editor, groups, one_by_one, known=situation == "known pictures")
+    patient = rounds > 3  # else a call takes so long that what it warms up does not matter
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         memory = {
-            name: profile(lambda n=name: meter.first(n), lambda n=name: meter.prepare(n), device)
+            name: profile(
+                lambda n=name: meter.first(n),
+                lambda n=name: meter.prepare(n),
+                device,
+                warm_up=patient,
+            )
             for name in asked
         }
         timings = in_turns(
             {name: lambda n=name: meter.ask(n) for name in asked},
             {name: lambda n=name: meter.prepare(n) for name in asked},
             rounds=rounds,
-            warm_up=3 if rounds > 3 else 0,  # the profiler has warmed up too
+            warm_up=3 if patient else 0,  # the profiler has run all of it
             device=device,
         )
     finally:
         torch.set_num_threads(threads)
         editor.clear()
     per = sum(len(g.questions) for g in groups) / len(groups) if one_by_one else 1
-    weights = {
-        "classifier": weight_bytes(editor.scope),
-        "base": weight_bytes(backbone.model),
-        "answer": weight_bytes(backbone.model),
-        "counterfactual": weight_bytes(editor.counterfactual),
-    }
+    own = {"classifier": editor.scope, "counterfactual": editor.counterfactual}
     parts = {
         name: {
             "time_ms": timing.work_ms / per,
             "wall_ms": timing.wall_ms / per,
             "share_of_base": share(timing, timings["base"]),
-            "weights_mb": weights[name] / 1e6,
+            "weights_mb": weight_bytes(own.get(name, backbone.model)) / 1e6,
             "peak_mb": memory[name].peak_mb,
             "operations": memory[name].operations,
             "slowest": memory[name].slowest,
