@@ -131,9 +131,11 @@ def figure4(settings: ExperimentSettings) -> None:
         return {"layer": layer, "tokens": facts}
 
     def paint(figure: Any, axes: Any, name: str, facts: dict) -> None:
+        sides = ("edited", "unrelated")
+        lowest = min(min(s[side]) for s in facts["tokens"].values() for side in sides)
         for place, (tokens, s) in zip(axes, facts["tokens"].items(), strict=True):
-            for side in ("edited", "unrelated"):
-                place.hist(s[side], bins=BINS, range=(-0.2, 1), alpha=0.6, label=side)
+            for side in sides:
+                place.hist(s[side], bins=BINS, range=(min(lowest, 0), 1), alpha=0.6, label=side)
             place.axvline(s["threshold"], color="black", linestyle="--", label="threshold")
             title = f"{name}, layer {facts['layer']}: {tokens}, ROC area {s['auc']:.4f}"
             place.set(title=title, xlabel="cosine with the edit", ylabel="questions")
