@@ -20,8 +20,9 @@ def editor_from_hparams(
     """The editor that ``hparams`` ask for, on ``backbone``.
 
     ``archive`` names a trained editor, whose adapters are taken as they are; in editing the gate's
-    kind is the one that ``hparams`` name, and a threshold there replaces the editor's own. Without one, editing takes the editor shipped for the backbone if
-    there is one, and warns if there is none; training starts afresh.
+    kind is the one that ``hparams`` name, and a threshold there replaces the editor's own. Without
+    one, editing takes the editor shipped for the backbone if there is one, and warns if there is
+    none; training starts afresh.
 
     Raises:
         CheckpointError: the archive is missing, damaged, or for another backbone.

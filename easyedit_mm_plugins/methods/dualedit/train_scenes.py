@@ -1,19 +1,18 @@
 """Training the embedded editors: ``python -m easyedit_mm_plugins.methods.dualedit.train_scenes``.
 
 :class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for thresholds of
-the learned gate and of the paper's. The last 150 training records, as questions and as captions,
-choose the best state and the thresholds; test records are only looked at by evaluation. A stopped
-run goes on, a finished one is kept.
+the learned gate and of the paper's. The last 300 training records choose the best state and the
+thresholds; test records are only looked at by evaluation. A stopped run goes on, a finished one is
+kept. As in the paper, each task has an editor of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,8 +30,8 @@ from .training import MEMORY, DualEditTrainer
 LOG = logging.getLogger(__name__)
 HPARAMS = Path(__file__).parents[2] / "hparams/TRAINING"
 BACKBONES = ("scenes-blip2", "scenes-llava", "scenes-minigpt4")
-HELD_BACK = 150
-CAPTIONS = 1500
+HELD_BACK = 300
+TASKS = ("vqa", "captions")
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,15 @@ class Method:
     trainer: type[DualEditTrainer] = DualEditTrainer
 
 
-def records(scenes: str | Path | None) -> tuple[list[EditRecord], list[EditRecord]]:
-    """Scenes training records, and others held back to choose state and threshold.
-
-    Some of both come a second time as caption edits, so that one editor does either task.
-    """
+def records(
+    scenes: str | Path | None, task: str = "vqa"
+) -> tuple[list[EditRecord], list[EditRecord]]:
+    """Scenes training records of a task, and others held back to choose state and threshold."""
     files = ensure_scenes(scenes)
     found = FGVEditDataset(files.train, image_root=files.images, check="off").records
-    # A case id names a question for good: what is frozen is kept under it.
-    captions = [
-        replace(r, case_id=f"caption-{r.case_id}") for r in caption_records(found, "train")
-    ]
-    train = found[:-HELD_BACK] + captions[:CAPTIONS]
-    random.Random("mix").shuffle(train)
-    pairs = zip(found[-HELD_BACK:], captions[-HELD_BACK:], strict=True)
-    return train, [record for pair in pairs for record in pair]
+    if task == "captions":
+        found = caption_records(found, "train")
+    return found[:-HELD_BACK], found[-HELD_BACK:]
 
 
 def train_editor(
@@ -67,10 +60,11 @@ def train_editor(
     data: tuple[Sequence[EditRecord], Sequence[EditRecord]],
     steps: int | None = None,
     method: Method | None = None,
+    suffix: str = "",
 ) -> Path:
     """A trained and calibrated editor in ``out``/dualedit-<backbone>, or another method's."""
     method = method or Method()
-    folder = out / f"{method.editor.name}-{backbone.name}"
+    folder = out / f"{method.editor.name}-{backbone.name}{suffix}"
     if (folder / "config.json").is_file():
         return folder
     files = HPARAMS / method.editor.easyedit_name
@@ -109,15 +103,17 @@ def main(argv: Sequence[str] | None = None, method: Method | None = None) -> Non
     parser.add_argument("backbones", nargs="*", default=list(BACKBONES), help="scenes-blip2, ...")
     parser.add_argument("--out", type=Path, default=Path(f"runs/train-{own}"))
     parser.add_argument("--scenes", type=Path, help="folder of the scenes records (made if absent)")
+    parser.add_argument("--task", choices=TASKS, default="vqa")
     parser.add_argument("--steps", type=int, help="instead of the hparams file's max_iters")
     parser.add_argument("--ship", action="store_true", help="copy the results into the package")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
-    data = records(args.scenes)
+    data = records(args.scenes, args.task)
+    suffix = "" if args.task == "vqa" else f"-{args.task}"
     for name in args.backbones:
-        folder = train_editor(load_backbone(name), args.out, data, args.steps, method)
+        folder = train_editor(load_backbone(name), args.out, data, args.steps, method, suffix)
         LOG.info("ready: %s", folder)
         if args.ship:
             shutil.copytree(folder, ASSETS / folder.name, dirs_exist_ok=True)
