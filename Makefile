@@ -4,13 +4,14 @@
 # make bench      the benchmarks; prints ratios measured in one run
 # make backbones  retrain the embedded backbones into runs/backbones
 # make editors    retrain the embedded editors into runs/editors
+# make classifiers  retrain the scope classifiers of MSCKE's tables 2 and 3 into runs/classifiers
 
 BIN := .venv/bin
 # One thread a process: the models are small, and two processes use two cores better than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench backbones editors clean
+.PHONY: demo test lint bench backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -39,6 +40,9 @@ backbones: .venv/.installed
 editors: .venv/.installed
 	$(BIN)/python -m easyedit_mm_plugins.methods.mscke.train_scenes --out runs/editors
 	$(BIN)/python -m easyedit_mm_plugins.bridge.train_serac --out runs/editors/serac-scenes
+
+classifiers: .venv/.installed
+	$(BIN)/python -m easyedit_mm_plugins.reproduce.train_classifiers --out runs/classifiers
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
