@@ -71,6 +71,7 @@ def start_at_answers(
         optimizer.step()
         schedule.step()
         found.append(float(share.detach().mean()))
+    adapter.zero_grad()
     last = found[-max(1, steps // 10) :]
     return sum(last) / len(last) if last else 0.0
 
