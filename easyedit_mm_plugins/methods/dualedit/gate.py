@@ -67,9 +67,15 @@ class LearnedGate(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[B, 2 D]`` of :func:`gate_input` -> keys ``[B, K]``."""
-        token, image = inputs.to(self.inner.weight.dtype).chunk(2, dim=-1)
-        joined = torch.cat([self.norm_token(token), self.norm_image(image)], dim=-1)
-        return self.outer(F.gelu(self.inner(joined)))
+        # Functions, not modules: with few rows their calls cost more than what they compute.
+        inner, outer, norms = self.inner, self.outer, (self.norm_token, self.norm_image)
+        parts = inputs.to(inner.weight.dtype).chunk(2, dim=-1)
+        normal = [
+            F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            for part, norm in zip(parts, norms, strict=True)
+        ]
+        found = F.gelu(F.linear(torch.cat(normal, dim=-1), inner.weight, inner.bias))
+        return F.linear(found, outer.weight, outer.bias)
 
 
 def new_gate(backbone: Backbone) -> LearnedGate:
