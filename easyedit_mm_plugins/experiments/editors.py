@@ -84,6 +84,9 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
     from ..bridge.methods import build_editor
 
     method = METHODS.get(spec.name)
+    if spec.folder and spec.hparams is None and hasattr(method, "from_pretrained"):
+        # The hparams file speaks of the shipped editor; one in a folder has settings of its own.
+        return load_editor(spec.name, backbone, spec.folder)
     changed = {"device": str(backbone.device)} if "device" in values else {}
     archive = spec.folder or values.get("archive")
     trained = hasattr(method, "from_pretrained") and getattr(method, "trained", True)
