@@ -9,21 +9,23 @@ import typer
 
 from .cli_common import resumable
 
+Backbone = Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")]
+Data = Annotated[str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")]
+Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+
 
 def calibrate(
-    backbone: Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")],
+    backbone: Backbone,
     editor: Annotated[
         Path | None, typer.Option(help="Trained DualEdit; by default the shipped one.")
     ] = None,
     gate: Annotated[
         str | None, typer.Option(help="prompt-end, learned or released; by default the editor's.")
     ] = None,
-    data: Annotated[
-        str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
-    ] = "scenes",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to.")
-    ] = None,
+    data: Data = "scenes",
+    images: Images = None,
     held_out: Annotated[
         int, typer.Option(min=2, help="So many records, the last ones, decide.")
     ] = 300,
@@ -31,8 +33,8 @@ def calibrate(
         int | None, typer.Option(min=1, help="Edits at once; by default 1, learned 100.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
 ) -> None:
     """Choose DualEdit's gate threshold on training edits that training did not see."""
     from .calibrate_job import calibrate_editor
@@ -53,16 +55,12 @@ def calibrate(
 
 
 def suggest_layers(
-    backbone: Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")],
-    data: Annotated[
-        str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
-    ] = "scenes",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to.")
-    ] = None,
+    backbone: Backbone,
+    data: Data = "scenes",
+    images: Images = None,
     records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
 ) -> None:
     """Propose a text and a visual layer for DualEdit on a new backbone."""
     from .reproduce.suggest import suggest

@@ -149,12 +149,19 @@ class InfluenceAdapter(ReleasedAdapter):
         own = [x[:, self.rows :] for x in (keys, values, mask)]
         edited = super().forward(hidden, *own)
         end = keys[:, : self.rows].flatten(1)[:, : self.hidden]
-        token = self.map_token(hidden.to(self.query.weight.dtype))
+        self.influence = self.influence_on(hidden, end)
+        return hidden + (edited - hidden) * self.influence[..., None].to(hidden.dtype)
+
+    def influence_on(self, tokens: Tensor, end: Tensor) -> Tensor:
+        """Influence ``[..., T]`` of ``tokens [..., T, D]``.
+
+        ``end [..., D]`` is the mapped last token of the edit's prompt.
+        """
+        mapped = self.map_token(tokens.to(self.query.weight.dtype))
         size = self.hidden // self.heads
         # The mean over heads of their dot products is the whole dot product over their number.
-        scores = (token @ end.to(token.dtype)[:, :, None])[..., 0] / (self.heads * size**0.5)
-        self.influence = scores.sigmoid()
-        return hidden + (edited - hidden) * self.influence[..., None].to(hidden.dtype)
+        scores = (mapped @ end.to(mapped.dtype)[..., None])[..., 0] / (self.heads * size**0.5)
+        return scores.sigmoid()
 
 
 class _Mapping(nn.Module):

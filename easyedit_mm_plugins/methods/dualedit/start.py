@@ -80,21 +80,24 @@ def wanted_tokens(
     config: AdapterConfig, edit: Frozen, rng: random.Random
 ) -> tuple[list[int], list[int]]:
     """Places of an edit sample's queries, and the place of the token that each is to find."""
-    spoken = len(edit.states[config.layer]) - edit.end - 1  # tokens of the answer in the sample
     if config.tokens == "visual":
         image = edit.image.nonzero().flatten().tolist()
         asking = rng.sample(image, min(_QUERIES, len(image)))
         return asking, [edit.end + 1] * len(asking)
-    asking = [edit.end + i for i in range(spoken)]
-    wanted = [place + 1 for place in asking]
-    if len(edit.answer) > spoken:  # the token that ends the answer
-        asking, wanted = [*asking, edit.end + spoken], [*wanted, first_text(edit)]
-    return asking, wanted
+    wanted = answer_places(edit, config.layer)
+    return [edit.end + i for i in range(len(wanted))], wanted
 
 
-def first_text(edit: Frozen) -> int:
-    """Place of an edit sample's first text token, which is much the same in all."""
-    return int((~edit.image).nonzero()[0])
+def answer_places(edit: Frozen, layer: int) -> list[int]:
+    """Where an edit sample has its answer's tokens, in their order.
+
+    The one that ends the answer is not in the sample. The first text token, which is much the same
+    in all samples, stands for it.
+    """
+    places = list(range(edit.end + 1, len(edit.states[layer])))
+    if len(edit.answer) > len(places):
+        places.append(int((~edit.image).nonzero()[0]))
+    return places
 
 
 def attention_shares(
@@ -129,8 +132,7 @@ def _set_values(adapter: ReleasedAdapter, layer: int, edits: Sequence[Frozen], s
     states, others, targets = [], [], []
     for e in edits:
         own = adapter.norm_e(e.states[layer].to(adapter.value.weight))
-        spoken = len(own) - e.end - 1
-        places = [*range(e.end + 1, len(own)), *([first_text(e)] if len(e.answer) > spoken else [])]
+        places = answer_places(e, layer)
         states.append(own[places])
         others.append(own[: e.end + 1])
         targets += [index[i] for i in e.answer[: len(places)]]

@@ -121,7 +121,4 @@ def influence_losses(
 
 def influence_of(adapter: InfluenceAdapter, tokens: Tensor, end: Tensor) -> Tensor:
     """Influence ``[n]`` of image tokens ``[n, D]``; ``end [D]`` is the edit's last prompt token."""
-    dtype = adapter.query.weight.dtype
-    mapped, other = adapter.map_token(tokens.to(dtype)), adapter.map_end(end.to(dtype))
-    size = adapter.hidden // adapter.heads
-    return (mapped @ other / (adapter.heads * size**0.5)).sigmoid()
+    return adapter.influence_on(tokens, adapter.map_end(end.to(adapter.query.weight.dtype)))
