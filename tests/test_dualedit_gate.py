@@ -9,7 +9,7 @@ from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.errors import CheckpointError, ConfigError, TrainingError
 from easyedit_mm_plugins.methods.dualedit import DualEdit, calibrate
-from easyedit_mm_plugins.methods.dualedit.gate import fit_gate, gate_input
+from easyedit_mm_plugins.methods.dualedit.gate import PARTS, fit_gate, gate_input
 from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 
 from .conftest import build_tiny, picture
@@ -38,7 +38,7 @@ def gate_records(n: int = 12) -> list[EditRecord]:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_it_reads_the_prompts_end_and_the_mean_image_token(side):
+def test_it_reads_the_prompts_end_and_the_parts_of_the_image(side):
     backbone = build_tiny("llava")
     batch = backbone.batch(mixed_questions(), with_answers=True, padding_side=side)
     with torch.no_grad(), capture(decoder_of(backbone), [0]) as found:
@@ -48,8 +48,11 @@ def test_it_reads_the_prompts_end_and_the_mean_image_token(side):
     for row, mine in enumerate(read):
         states, images = found[0][row], batch.image_mask[row]
         assert torch.equal(mine[:size], states[batch.prompt_end[row]])
-        mean = states[images].mean(0) if images.any() else torch.zeros(size)
-        assert torch.allclose(mine[size:], mean, atol=1e-6)
+        means = torch.zeros(PARTS, size)
+        for part, tokens in enumerate(torch.tensor_split(states[images], PARTS)):
+            if len(tokens):
+                means[part] = tokens.mean(0)
+        assert torch.allclose(mine[size:].unflatten(0, (PARTS, size)), means, atol=1e-6)
     assert torch.equal(gate_input("prompt-end", found[0], batch), read[:, :size])
 
 

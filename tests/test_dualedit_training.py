@@ -237,11 +237,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_the_threshold_is_the_middle_of_the_widest_best_interval():
-    threshold, accuracy = best_threshold([0.9, 0.95, 0.7], [0.1, 0.4, 0.3])
+    threshold, accuracy = best_threshold([[0.9, 0.95, 0.7]], [[0.1, 0.4, 0.3]])
     assert threshold == pytest.approx(0.55) and accuracy == 1.0
-    threshold, accuracy = best_threshold([0.9, 0.2], [0.1, 0.5, 0.5, 0.5])
+    threshold, accuracy = best_threshold([[0.9, 0.2]], [[0.1, 0.5, 0.5, 0.5]])
     assert threshold == pytest.approx(0.7) and accuracy == pytest.approx(0.75)
     assert roc_area([0.9, 0.5], [0.1, 0.5]) == pytest.approx(0.875)
+
+
+def test_no_kind_of_locality_question_may_leak_whatever_the_others_do():
+    near, far = [0.6] * 2 + [0.3] * 198, [-0.5] * 9_800
+    inside = [[0.5] * 10 + [0.8] * 90]
+    # Pooled, 2 of 10,000 would be nothing beside the 10 of 100 that 0.7 keeps shut.
+    threshold, _ = best_threshold(inside, [near, far])
+    assert threshold == pytest.approx(0.7)
+    threshold, accuracy = best_threshold(inside, [near, far], max_leak=0.01)
+    assert threshold == pytest.approx(0.4)
+    assert accuracy == pytest.approx((1 + 1 - 0.01 / 2) / 2)
 
 
 def test_calibration_reads_the_gate_as_queries_meet_it():

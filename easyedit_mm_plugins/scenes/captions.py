@@ -14,7 +14,21 @@ from easyedit_mm_plugins.scenes.world import Scene, counterfactual, counterfactu
 # A caption says nothing of places.
 ATTRIBUTES = ("color", "shape", "size")
 # Wordings of the prompt; the second list is held out from training.
-PROMPTS = (["a picture of", "the photo of"], ["the picture of"])
+PROMPTS = (
+    [
+        "a picture of",
+        "the photo of",
+        "photo of",
+        "picture of",
+        "what is in the photo?",
+        "what is there in the picture?",
+        "tell me what is in the picture.",
+        "the photo is of",
+        "a picture is of",
+        "tell me what the photo is of.",
+    ],
+    ["the picture of"],
+)
 
 
 def caption_records(records: Sequence[EditRecord], split: str, seed: int = 0) -> list[EditRecord]:

@@ -1,6 +1,6 @@
 """What the gate reads, and the learned gate that compares more than one token.
 
-Shapes: B rows, T positions, D hidden size, K size of a gate's key.
+Shapes: B rows, T positions, D hidden size, S parts of an image, K size of a gate's key.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...data import EditRecord, Question
 from ...errors import TrainingError
 
 KEY = 64  # K of the learned gate
+PARTS = 4  # S of the learned gate
 _SAME = ("edit", "rephrase", "image_rephrase")
 _OTHER = ("image_loc", "text_loc", "out_scope")
 
@@ -37,44 +38,45 @@ def gate_position(kind: str, batch: Batch) -> Tensor:
 
 
 def gate_input(kind: str, hidden: Tensor, batch: Batch) -> Tensor:
-    """What the gate reads of ``hidden [B, T, D]``: ``[B, D]``, of a learned gate ``[B, 2 D]``.
+    """What the gate reads of ``hidden [B, T, D]``: ``[B, D]``, of a learned gate ``[B, (1+S) D]``.
 
-    The token at :func:`gate_position`; a learned gate also takes the mean image token (zero
-    where a row has no image).
+    The token at :func:`gate_position`; a learned gate also takes the mean of each part of the
+    image (zero where a row has none), its tokens in their order cut into S runs of equal length:
+    one mean of all would not tell what stands where.
     """
     rows = torch.arange(len(hidden), device=hidden.device)
     token = hidden[rows, gate_position(kind, batch)]
     if kind != "learned":
         return token
-    image = batch.image_mask.to(hidden)
-    share = image / image.sum(1, keepdim=True).clamp_(min=1)
-    return torch.cat([token, (share[:, None] @ hidden)[:, 0]], dim=-1)
+    image = batch.image_mask
+    place, count = image.cumsum(1) - 1, image.sum(1, keepdim=True).clamp_(min=1)
+    part = (place * PARTS // count).masked_fill_(~image, PARTS)
+    share = (part[:, None] == torch.arange(PARTS, device=part.device)[:, None]).to(hidden)
+    share = share / share.sum(-1, keepdim=True).clamp_(min=1)  # [B, S, T]
+    return torch.cat([token[:, None], share @ hidden], dim=1).flatten(1)
 
 
 class LearnedGate(nn.Module):
     """A projection under which a question is near its own edit and far from all others.
 
-    The prompt's last token tells what is asked, the mean image token of which picture. Both are
-    normalised, joined and projected; keys are compared by the cosine, as in eq. 4. Not in the
-    paper.
+    The prompt's last token tells what is asked, the parts of the image of which picture. Each is
+    normalised, all are joined and projected; keys are compared by the cosine, as in eq. 4. Not in
+    the paper.
     """
 
     def __init__(self, hidden: int, key: int = KEY) -> None:
         super().__init__()
-        self.norm_token, self.norm_image = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.inner = nn.Linear(2 * hidden, 2 * hidden)
+        self.hidden = hidden
+        self.inner = nn.Linear((1 + PARTS) * hidden, 2 * hidden)
         self.outer = nn.Linear(2 * hidden, key)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, 2 D]`` of :func:`gate_input` -> keys ``[B, K]``."""
+        """``[B, (1+S) D]`` of :func:`gate_input` -> keys ``[B, K]``."""
         # Functions, not modules: with few rows their calls cost more than what they compute.
-        inner, outer, norms = self.inner, self.outer, (self.norm_token, self.norm_image)
-        parts = inputs.to(inner.weight.dtype).chunk(2, dim=-1)
-        normal = [
-            F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-            for part, norm in zip(parts, norms, strict=True)
-        ]
-        found = F.gelu(F.linear(torch.cat(normal, dim=-1), inner.weight, inner.bias))
+        inner, outer = self.inner, self.outer
+        parts = inputs.to(inner.weight.dtype).unflatten(-1, (1 + PARTS, self.hidden))
+        normal = F.layer_norm(parts, (self.hidden,)).flatten(-2)
+        found = F.gelu(F.linear(normal, inner.weight, inner.bias))
         return F.linear(found, outer.weight, outer.bias)
 
 
@@ -100,7 +102,7 @@ def fit_gate(
     out-of-scope questions and other records' questions must not.
 
     Args:
-        read: (kind, questions) -> what the gate reads of them ``[n, 2 D]``; called once a kind.
+        read: (kind, questions) -> what the gate reads of them ``[n, (1+S) D]``; called once a kind.
 
     Raises:
         TrainingError: fewer than two records, or one without an edit of its own kind.

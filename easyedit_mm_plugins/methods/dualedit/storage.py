@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,8 +47,13 @@ def save_editor(editor: DualEdit, folder: Path, *, half: bool = True) -> None:
     )
 
 
-def load_editor(cls: type[Made], folder: Path, backbone: Backbone) -> Made:
+def load_editor(
+    cls: type[Made], folder: Path, backbone: Backbone, *, fresh_gate: bool = False
+) -> Made:
     """An editor saved by :func:`save_editor`, for the backbone it was trained on.
+
+    Args:
+        fresh_gate: its gate is a learned one that has yet to be fitted, whatever it had.
 
     Raises:
         CheckpointError: something is missing or damaged, or the editor is for another backbone;
@@ -76,13 +81,16 @@ def load_editor(cls: type[Made], folder: Path, backbone: Backbone) -> Made:
             remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
         )
     try:
-        editor = cls(backbone, build(DualEditConfig, saved["config"], "config"))
+        config = build(DualEditConfig, saved["config"], "config")
+        if fresh_gate:
+            config = replace(config, gate=replace(config.gate, kind="learned"))
+        editor = cls(backbone, config)
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
     editor.thresholds = dict(saved.get("thresholds", {}))
     load_tensors(editor.adapters, folder / "adapters/model.safetensors")
     path = folder / "gate/model.safetensors"
-    if path.is_file() or editor.gate is not None:
+    if not fresh_gate and (path.is_file() or editor.gate is not None):
         editor.gate = editor.gate or new_gate(backbone)
         load_tensors(editor.gate, path)
     return editor

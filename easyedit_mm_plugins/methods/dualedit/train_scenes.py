@@ -3,7 +3,8 @@
 :class:`DualEditTrainer` with the shipped hparams files, then :func:`calibrate` for thresholds of
 the learned gate and of the paper's. The last 300 training records choose the best state and the
 thresholds; test records are only looked at by evaluation. A stopped run goes on, a finished one is
-kept. As in the paper, each task has an editor of its own.
+kept. As in the paper, each task has an editor of its own. ``--gate-only`` fits the gate of trained
+editors anew and leaves their adapters.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ...scenes.records import ensure_scenes
 from .calibrate import calibrate
 from .config import DualEditTrainingHyperParams
 from .model import DualEdit
+from .storage import load_editor
 from .training import MEMORY, DualEditTrainer
 
 LOG = logging.getLogger(__name__)
@@ -67,8 +69,7 @@ def train_editor(
     folder = out / f"{method.editor.name}-{backbone.name}{suffix}"
     if (folder / "config.json").is_file():
         return folder
-    files = HPARAMS / method.editor.easyedit_name
-    hparams = method.hparams.from_hparams(files / backbone.name)
+    hparams = hparams_for(method, backbone)
     if steps is not None:
         hparams = hparams.replace(max_iters=steps)
     torch.manual_seed(hparams.seed)
@@ -77,6 +78,24 @@ def train_editor(
     method.trainer(editor, data[0], data[1], hparams, run).run()
     if editor.config.gate.kind != "off":
         set_thresholds(editor, data[1])
+    editor.save_pretrained(folder)
+    return folder
+
+
+def hparams_for(method: Method, backbone: Backbone) -> DualEditTrainingHyperParams:
+    """The shipped training settings."""
+    return method.hparams.from_hparams(HPARAMS / method.editor.easyedit_name / backbone.name)
+
+
+def refit_gate(
+    backbone: Backbone, folder: Path, data: tuple[Sequence[EditRecord], Sequence[EditRecord]]
+) -> Path:
+    """Fit the learned gate of the DualEdit editor in ``folder`` anew; it is written there."""
+    editor = load_editor(DualEdit, folder, backbone, fresh_gate=True)
+    hparams = hparams_for(Method(), backbone)
+    torch.manual_seed(hparams.seed)
+    DualEditTrainer(editor, data[0], data[1], hparams, folder / "run").fit_gate()
+    set_thresholds(editor, data[1])
     editor.save_pretrained(folder)
     return folder
 
@@ -105,6 +124,7 @@ def main(argv: Sequence[str] | None = None, method: Method | None = None) -> Non
     parser.add_argument("--scenes", type=Path, help="folder of the scenes records (made if absent)")
     parser.add_argument("--task", choices=TASKS, default="vqa")
     parser.add_argument("--steps", type=int, help="instead of the hparams file's max_iters")
+    parser.add_argument("--gate-only", action="store_true", help="of the editors in --out")
     parser.add_argument("--ship", action="store_true", help="copy the results into the package")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -113,7 +133,11 @@ def main(argv: Sequence[str] | None = None, method: Method | None = None) -> Non
     data = records(args.scenes, args.task)
     suffix = "" if args.task == "vqa" else f"-{args.task}"
     for name in args.backbones:
-        folder = train_editor(load_backbone(name), args.out, data, args.steps, method, suffix)
+        backbone = load_backbone(name)
+        if args.gate_only:
+            folder = refit_gate(backbone, args.out / f"{own}-{backbone.name}{suffix}", data)
+        else:
+            folder = train_editor(backbone, args.out, data, args.steps, method, suffix)
         LOG.info("ready: %s", folder)
         if args.ship:
             shutil.copytree(folder, ASSETS / folder.name, dirs_exist_ok=True)

@@ -68,11 +68,7 @@ class DualEditTrainer(Trainer):
         hp = self.hparams
         records = self.train[: hp.gate_records]
         if self.editor.config.gate.kind == "learned":
-            loss = fit_gate(
-                self.editor.gate, records, self._gate_reads, steps=hp.gate_steps, seed=hp.seed
-            )
-            LOG.info("gate fitted on %d records, loss %.4f", len(records), loss)
-            self._set_threshold()
+            self.fit_gate()
         if hp.start == "answer":
             edits = self._states([a for a in draw(records) if a.kind == "edit"])
             for adapter, own in zip(self.editor.adapters, self.editor.config.adapters, strict=True):
@@ -80,6 +76,16 @@ class DualEditTrainer(Trainer):
                 LOG.info("%s adapter starts with %.3f of answers found", own.tokens, share)
         if hp.save:
             self.save()  # a killed run need not do this again
+
+    def fit_gate(self) -> None:
+        """Fit the editor's learned gate and choose its threshold; the adapters stay."""
+        hp = self.hparams
+        records = self.train[: hp.gate_records]
+        loss = fit_gate(
+            self.editor.gate, records, self._gate_reads, steps=hp.gate_steps, seed=hp.seed
+        )
+        LOG.info("gate fitted on %d records, loss %.4f", len(records), loss)
+        self._set_threshold()
 
     def _states(self, asked: Sequence[Asked]) -> list[Frozen]:
         parts = range(0, len(asked), _AT_ONCE)
