@@ -67,7 +67,7 @@ def evaluate_methods(
     with resumable(), progress_bars(None if ranks.first else Console(quiet=True)) as bar:
         for base in bases:
             jobs.measure(
-                jobs.editor_makers(methods, base.load(), folders),
+                jobs.editor_makers(methods, base.load(), folders, records.task),
                 records,
                 rules,
                 run,

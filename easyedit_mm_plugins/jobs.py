@@ -24,6 +24,7 @@ SCENES = "scenes"
 # "scenes" is short for the first.
 SCENES_SUITES = {"scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa", "scenes-eic": "evqa"}
 _EVQA_SETS = ("e-vqa", "evqa", "e-ic", "eic")
+CAPTIONS = "captions"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Records:
         name: how results call them.
         skipped: what was left out, one line each.
         suite: the metrics that they are for.
+        task: "captions", or ``None``: questions.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Records:
     skipped: list[str]
     path: Path
     suite: str = "fgvedit"
+    task: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """What identifies them in a run's configuration, whatever folder they lie in."""
@@ -80,16 +83,19 @@ def load_records(
         files = ensure_scenes()
         path = files.test if split == "test" else files.train
         dataset = FGVEditDataset(path, limit, image_root=files.images, check="exists", extra=extra)
-        records = dataset.records
+        records, task = dataset.records, None
         if data == "scenes-eic":
             from .scenes.captions import caption_records
 
-            records = caption_records(records, split)
-        return Records(data, records, [], path, suite or SCENES_SUITES[data])
+            records, task = caption_records(records, split), CAPTIONS
+        return Records(data, records, [], path, suite or SCENES_SUITES[data], task)
     if tail and name in DATASETS:
         dataset = DATASETS.get(name)(tail, limit, image_root=images, skip_bad=skip_bad)
-        suite = suite or ("evqa" if DATASETS.key(name) in _EVQA_SETS else "fgvedit")
-        return Records(Path(tail).stem, list(dataset), list(dataset.skipped), Path(tail), suite)
+        key = DATASETS.key(name)
+        suite = suite or ("evqa" if key in _EVQA_SETS else "fgvedit")
+        task = CAPTIONS if key in ("e-ic", "eic") else None
+        found = list(dataset), list(dataset.skipped)
+        return Records(Path(tail).stem, *found, Path(tail), suite, task)
     path = Path(data)
     if not path.exists() and path.suffix != ".json":
         known = [SCENES, *SCENES_SUITES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
@@ -169,11 +175,12 @@ def editor_makers(
     methods: Sequence[str],
     backbone: Backbone,
     folders: Mapping[str, str | Path] | None = None,
+    task: str | None = None,
 ) -> dict[str, Callable[[], Editor]]:
-    """For :func:`measure`: trained editors by name, from ``folders`` or as shipped."""
+    """For :func:`measure`: trained editors by name, from ``folders`` or as shipped for ``task``."""
     from .methods import load_editor
 
     def maker(name: str) -> Callable[[], Editor]:
-        return lambda: load_editor(name, backbone, (folders or {}).get(name))
+        return lambda: load_editor(name, backbone, (folders or {}).get(name), task)
 
     return {name: maker(name) for name in methods}

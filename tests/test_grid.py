@@ -183,7 +183,7 @@ def test_another_version_of_a_method_is_refused(here):
     run_grid(grid("oracle"), "r")
     real = worker.make_editor
 
-    def other(spec, backbone):
+    def other(spec, backbone, task):
         editor = real(spec, backbone)
         editor.describe = lambda: {"threshold": 0.7}
         return editor

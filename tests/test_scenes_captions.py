@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from easyedit_mm_plugins import methods
 from easyedit_mm_plugins.data import FGVEditDataset
+from easyedit_mm_plugins.experiments import BackboneSpec, DataSpec, Grid, run_grid, worker
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.captions import PROMPTS, caption_records
 from easyedit_mm_plugins.scenes.records import make_records, scenes_of, write_scenes
 from easyedit_mm_plugins.scenes.tokenizer import build_tokenizer
+
+from .conftest import build_tiny
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +44,36 @@ def test_the_small_models_know_all_words():
     for prompt in (*PROMPTS[0], *PROMPTS[1]):
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id not in ids
+
+
+def test_captions_take_the_editor_that_is_shipped_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "ASSETS", tmp_path)
+    for name in ("dualedit-scenes-llava", "dualedit-scenes-llava-captions", "serac-scenes"):
+        (tmp_path / name).mkdir()
+
+    def found(method: str, backbone: str, task: str | None) -> str | None:
+        folder = methods.shipped_editor(method, backbone, task)
+        return folder.name if folder else None
+
+    assert found("dualedit", "scenes-llava", None) == "dualedit-scenes-llava"
+    assert found("dualedit", "scenes-llava", "captions") == "dualedit-scenes-llava-captions"
+    assert found("serac", "scenes-llava", "captions") == "serac-scenes"
+    assert found("dualedit", "scenes-blip2", "captions") is None
+
+
+def test_a_grid_asks_for_an_editor_of_each_task(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("easyedit_mm_plugins.scenes.records.ensure_scenes", lambda *_: files)
+    backbone, asked = build_tiny("llava"), []
+    backbone.name = "scenes-llava"
+    real = worker.make_editor
+
+    def make(spec, base, task):
+        asked.append((spec.name, task))
+        return real(spec, base, task)
+
+    monkeypatch.setattr(worker, "make_editor", make)
+    monkeypatch.setattr(BackboneSpec, "load", lambda self: backbone)
+    sets = [DataSpec(name, limit=2) for name in ("scenes-evqa", "scenes-eic", "scenes-fgvedit")]
+    run = run_grid(Grid(["unedited"], [BackboneSpec("scenes-llava")], sets), tmp_path / "run")
+    assert {row["dataset"] for row in run.rows()} == {"scenes-evqa", "scenes-eic", "scenes-fgvedit"}
+    assert asked == [("unedited", None), ("unedited", "captions")]

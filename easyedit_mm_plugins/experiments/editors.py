@@ -58,8 +58,11 @@ def shipped_hparams(method: str, backbone: str) -> dict[str, Any] | None:
     return read_yaml(path)[1] if path.is_file() else None
 
 
-def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
+def make_editor(spec: MethodSpec, backbone: Backbone, task: str | None = None) -> Editor:
     """The editor that ``spec`` asks for.
+
+    Args:
+        task: what it is to be used for, see :func:`shipped_editor`.
 
     Raises:
         UnknownNameError: no such method.
@@ -80,7 +83,7 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
                 remedy="it has no hparams file; archive= is all it takes",
             )
         archive = spec.folder or (spec.hparams or {}).get("archive")
-        return load_editor(spec.name, backbone, archive)
+        return load_editor(spec.name, backbone, archive, task)
     from ..bridge.methods import build_editor
 
     method = METHODS.get(spec.name)
@@ -92,7 +95,7 @@ def make_editor(spec: MethodSpec, backbone: Backbone) -> Editor:
     trained = hasattr(method, "from_pretrained") and getattr(method, "trained", True)
     if archive is None and trained:
         # The builders would warn and go on with random weights; a table must not.
-        archive = shipped_editor(spec.name, backbone.name)
+        archive = shipped_editor(spec.name, backbone.name, task)
         if archive is None:
             raise CheckpointError(
                 f"no trained {spec.name} editor is shipped for {backbone.name}",

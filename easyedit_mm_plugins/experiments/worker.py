@@ -72,31 +72,44 @@ class _Work:
         rows: int,
     ) -> None:
         self.grid, self.run, self.reporter, self.ranks = grid, run, reporter, ranks
-        self.label, self.rows, self.done_rows = label, rows, 0
+        self.label, self.total, self.done_rows = label, rows, 0
         self.tell = reporter.progress(label)
 
     def method(
         self, method: str, backbone: Backbone, data: list[jobs.Records], keys: list[Key]
     ) -> None:
         """One method on all data sets; whatever it does, the next one finds the memory free."""
+        tasks: dict[str | None, list[tuple[jobs.Records, Key]]] = {}
+        for records, key in zip(data, keys, strict=True):
+            tasks.setdefault(records.task, []).append((records, key))
+        for task, rows in tasks.items():  # a task may have an editor of its own
+            self.rows_of(method, backbone, task, rows)
+            free_memory()
+
+    def rows_of(
+        self,
+        method: str,
+        backbone: Backbone,
+        task: str | None,
+        rows: list[tuple[jobs.Records, Key]],
+    ) -> None:
+        """One editor on the data sets of one task."""
         try:
-            self.run.status.start(keys[0], self.ranks.rank)
-            editor = make_editor(self.grid.spec(method, self.label), backbone)
+            self.run.status.start(rows[0][1], self.ranks.rank)
+            editor = make_editor(self.grid.spec(method, self.label), backbone, task)
         except RunError:
             raise
         except Exception as error:
-            self.failed(keys, error)
-        else:
-            for records, key in zip(data, keys, strict=True):
-                self.run.status.start(key, self.ranks.rank)
-                try:
-                    self.row(editor, records, key)
-                except RunError:
-                    raise
-                except Exception as error:
-                    self.failed([key], error)
-            del editor
-        free_memory()
+            self.failed([key for _, key in rows], error)
+            return
+        for records, key in rows:
+            self.run.status.start(key, self.ranks.rank)
+            try:
+                self.row(editor, records, key)
+            except RunError:
+                raise
+            except Exception as error:
+                self.failed([key], error)
 
     def row(self, editor: Editor, records: jobs.Records, key: Key) -> None:
         """One method on one data set; less in a batch if the memory does not hold more."""
@@ -125,7 +138,7 @@ class _Work:
         before = self.done_rows
 
         def progress(done: int, total: int) -> None:
-            self.tell(before * total + done, self.rows * total)
+            self.tell(before * total + done, self.total * total)
 
         result = evaluate(
             editor,

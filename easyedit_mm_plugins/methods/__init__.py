@@ -27,8 +27,13 @@ METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
 METHODS.register("ike", "easyedit_mm_plugins.bridge.ike:IKE")
 
 
-def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None) -> Editor:
+def load_editor(
+    name: str, backbone: Backbone, folder: str | Path | None = None, task: str | None = None
+) -> Editor:
     """A trained editor by method name, from ``folder`` or the one shipped for the backbone.
+
+    Args:
+        task: of what is shipped, what was trained for it, see :func:`shipped_editor`.
 
     Raises:
         UnknownNameError: no such method.
@@ -37,7 +42,7 @@ def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None)
     method = METHODS.get(name)
     if not hasattr(method, "from_pretrained"):
         return method(backbone)
-    folder = folder or shipped_editor(name, backbone.name)
+    folder = folder or shipped_editor(name, backbone.name, task)
     if folder is None and not getattr(method, "trained", True):
         return method(backbone)  # nothing to train: it is made from its hparams
     if folder is None:
@@ -48,10 +53,17 @@ def load_editor(name: str, backbone: Backbone, folder: str | Path | None = None)
     return method.from_pretrained(folder, backbone)
 
 
-def shipped_editor(name: str, backbone: str) -> Path | None:
-    """The folder of the trained editor that is shipped for a backbone, if there is one."""
+def shipped_editor(name: str, backbone: str, task: str | None = None) -> Path | None:
+    """The folder of the trained editor that is shipped for a backbone, if there is one.
+
+    Args:
+        task: "captions" prefers an editor trained on captions, as the papers train one for each
+            task; where there is none, and by default, it is the editor for questions.
+    """
     # An editor that sees no image serves every backbone of a family ("serac-scenes").
-    folders = (ASSETS / f"{METHODS.key(name)}-{n}" for n in (backbone, backbone.split("-")[0]))
+    names = [backbone, backbone.split("-")[0]]
+    names = [f"{backbone}-{task}", *names] if task else names
+    folders = (ASSETS / f"{METHODS.key(name)}-{n}" for n in names)
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

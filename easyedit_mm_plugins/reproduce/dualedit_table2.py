@@ -17,6 +17,7 @@ from ..evaluation.metrics import EVQA
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..experiments import BackboneSpec, DataSpec, Grid, MethodSpec, run_grid
 from ..files import write_json
+from ..jobs import CAPTIONS
 from ..ranks import Ranks
 from ..registry import DATASETS
 from . import ExperimentSettings, published
@@ -75,7 +76,6 @@ def grids(settings: ExperimentSettings) -> dict[str, Grid]:
         BackboneSpec.parse(name, device=settings.device, dtype=settings.dtype)
         for name in settings.backbones or BACKBONES
     ]
-    specs = {b.label: given_editors(settings, b.label) for b in backbones}
     found = {}
     for name in names:
         data = DataSpec(
@@ -85,6 +85,8 @@ def grids(settings: ExperimentSettings) -> dict[str, Grid]:
             limit=settings.limit or (CASES if name.startswith("scenes") else None),
         )
         protocol = protocol_for(name, [b.label for b in backbones], settings.protocol)
+        task = CAPTIONS if papers_data(name) == "e-ic" else None
+        specs = {b.label: given_editors(settings, b.label, task) for b in backbones}
         plan = Grid([*METHODS], backbones, [data], protocol, specs=specs)
         found[Path(name.partition(":")[2] or name).stem] = plan
     return found
@@ -106,12 +108,15 @@ def papers_data(data: str) -> str:
     return PAPERS_DATA.get(key.replace("e-", "e"), PAPERS_DATA.get(name, "e-vqa"))
 
 
-def given_editors(settings: ExperimentSettings, backbone: str) -> dict[str, MethodSpec]:
-    """Trained editors in ``settings.editors``, folders called METHOD-BACKBONE there."""
-    if settings.editors is None:
-        return {}
-    folders = {m: Path(settings.editors) / f"{m}-{backbone}" for m in METHODS}
-    return {m: MethodSpec(m, folder=str(f)) for m, f in folders.items() if f.is_dir()}
+def given_editors(
+    settings: ExperimentSettings, backbone: str, task: str | None = None
+) -> dict[str, MethodSpec]:
+    """Trained editors in ``settings.editors``, folders METHOD-BACKBONE or METHOD-BACKBONE-TASK."""
+    found: dict[str, MethodSpec] = {}
+    for name in (backbone, f"{backbone}-{task}") if settings.editors is not None else ():
+        folders = {m: Path(settings.editors) / f"{m}-{name}" for m in METHODS}
+        found |= {m: MethodSpec(m, folder=str(f)) for m, f in folders.items() if f.is_dir()}
+    return found
 
 
 def write(out: Path, runs: Mapping[str, RunFolder], backbones: Sequence[str]) -> None:
@@ -183,6 +188,8 @@ def notes(runs: Mapping[str, RunFolder]) -> list[str]:
         "and say how methods compare.",
         f"{', '.join(ABSENT.values())}: the paper's numbers only; they are not part of this "
         "package.",
+        "Captions: a method whose editor is shipped for captions too takes that one, any other "
+        "the one trained on questions.",
     ]
     for run in runs.values():
         for row in run.rows():
