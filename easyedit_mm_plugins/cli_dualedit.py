@@ -59,6 +59,9 @@ def suggest_layers(
     data: Data = "scenes",
     images: Images = None,
     records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
+    figure5: Annotated[
+        Path, typer.Option(help="Run folder of figure 5, whose editors decide if it is there.")
+    ] = Path("runs/dualedit-figure5"),
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:
@@ -66,4 +69,12 @@ def suggest_layers(
     from .reproduce.suggest import suggest
 
     with resumable():
-        suggest(backbone, data=data, images=images, count=records, device=device, dtype=dtype)
+        suggest(
+            backbone,
+            data=data,
+            images=images,
+            count=records,
+            figure5=figure5,
+            device=device,
+            dtype=dtype,
+        )

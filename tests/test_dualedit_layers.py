@@ -11,7 +11,7 @@ import torch
 
 from easyedit_mm_plugins import backbones, calibrate_job, jobs
 from easyedit_mm_plugins.data import EditRecord, Question
-from easyedit_mm_plugins.errors import CheckpointError, ConfigError
+from easyedit_mm_plugins.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.reproduce import ExperimentSettings, dualedit_figures
@@ -128,12 +128,27 @@ def test_layers_are_chosen_where_answers_and_gate_hold():
         LayerFacts(4, 5.0, 0.9, 0.80, 1.0),  # answers are lost; the last layer
     ]
     assert choose(facts) == (2, 3)
+    # What trained editors did counts for more, and of several alike the nearest one is taken.
+    assert choose(facts, {(1, 1): 95.0, (2, 3): 80.0}) == (1, 1)
+    assert choose(facts, {(0, 0): 95.0, (2, 2): 94.5, (3, 3): 93.0}) == (2, 2)
 
 
-def test_suggest_layers_measures_and_proposes(named, capsys):
-    text, visual = suggest("tiny", count=4)
+def test_suggest_layers_measures_and_proposes(named, tmp_path, capsys):
+    text, visual = suggest("tiny", count=4, figure5=tmp_path)
     assert 0 <= text <= 1 and visual == 0
-    assert f"text adapter on {text}, visual adapter on {visual}" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"text adapter on {text}, visual adapter on {visual}" in told
+    assert "trained editors had no say" in told
+
+
+def test_suggest_layers_listens_to_figure_5(named, tmp_path, capsys):
+    path = tmp_path / f"figure5-{named.name}.csv"
+    path.write_text("text_layer,visual_layer,reliability\n0,0,40.0\n1,0,90.0\n")
+    assert suggest("tiny", count=4, figure5=tmp_path) == (1, 0)
+    assert "text 1, visual 0: reliability 90.0" in capsys.readouterr().out
+    path.write_text("text_layer,visual_layer\n0,0\n")
+    with pytest.raises(DataError, match=r"(?s)cannot be read.*dualedit-figure5"):
+        suggest("tiny", count=4, figure5=tmp_path)
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
