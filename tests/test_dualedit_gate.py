@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.errors import CheckpointError, ConfigError, TrainingError
-from easyedit_mm_plugins.methods.dualedit import DualEdit, calibrate
+from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate, train_scenes
 from easyedit_mm_plugins.methods.dualedit.gate import PARTS, fit_gate, gate_input
 from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 
 from .conftest import build_tiny, picture
-from .dualedit_tiny import edit, mixed_questions, tiny_dualedit
+from .dualedit_tiny import edit, hparams, mixed_questions, tiny_dualedit
 
 WORDS = ("circle", "square", "star", "triangle")
 
@@ -149,3 +151,30 @@ def test_edits_behind_a_learned_gate_are_found_and_taken_back():
     assert [a.route for a in editor.generate([edit(1), edit(0)])] == [ids[1], ids[0]]
     editor.remove(ids)
     assert editor.generate(questions) == before
+
+
+def test_a_gate_is_fitted_anew_and_the_adapters_stay(tmp_path, monkeypatch):
+    backbone, records = build_tiny("llava"), gate_records(8)
+    settings = hparams(gate=GateConfig("learned"), gate_steps=20, max_iters=2)
+    settings = settings.replace(adapters=tiny_dualedit(backbone).config.adapters)
+    monkeypatch.setattr(train_scenes, "hparams_for", lambda *_: settings)
+    data = records[:5], records[5:]
+    folder = train_scenes.train_editor(backbone, tmp_path, data, suffix="-captions")
+    assert folder.name == f"dualedit-{backbone.name}-captions"
+    trained = DualEdit.from_pretrained(folder, backbone)
+    assert trained.config.gate.kind == "learned" and set(trained.thresholds) == {"prompt-end"}
+
+    plain = trained.with_gate("prompt-end")
+    plain.gate = None  # as one that was trained without
+    plain.save_pretrained(tmp_path / "plain", half=False)
+    shutil.rmtree(tmp_path / "plain/gate", ignore_errors=True)
+    train_scenes.refit_gate(backbone, tmp_path / "plain", data)
+    again = DualEdit.from_pretrained(tmp_path / "plain", backbone)
+    assert again.config.gate.kind == "learned"
+    for mine, before in zip(
+        again.adapters.parameters(), trained.adapters.parameters(), strict=True
+    ):
+        assert torch.equal(mine, before)
+    asked = [r.edit for r in records]
+    assert torch.allclose(again.gate_keys(asked), trained.gate_keys(asked), atol=2e-2)
+    assert again.thresholds["prompt-end"] == trained.thresholds["prompt-end"]

@@ -91,9 +91,9 @@ def refit_gate(
     backbone: Backbone, folder: Path, data: tuple[Sequence[EditRecord], Sequence[EditRecord]]
 ) -> Path:
     """Fit the learned gate of the DualEdit editor in ``folder`` anew; it is written there."""
-    editor = load_editor(DualEdit, folder, backbone, fresh_gate=True)
     hparams = hparams_for(Method(), backbone)
-    torch.manual_seed(hparams.seed)
+    torch.manual_seed(hparams.seed)  # the gate begins as in training
+    editor = load_editor(DualEdit, folder, backbone, fresh_gate=True)
     DualEditTrainer(editor, data[0], data[1], hparams, folder / "run").fit_gate()
     set_thresholds(editor, data[1])
     editor.save_pretrained(folder)
