@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.errors import CheckpointError, ConfigError, TrainingError
 from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate, train_scenes
-from easyedit_mm_plugins.methods.dualedit.gate import PARTS, fit_gate, gate_input
+from easyedit_mm_plugins.methods.dualedit.gate import KEY, PARTS, fit_gate, gate_input
 from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 
 from .conftest import build_tiny, picture
@@ -58,10 +59,29 @@ def test_it_reads_the_prompts_end_and_the_parts_of_the_image(side):
     assert torch.equal(gate_input("prompt-end", found[0], batch), read[:, :size])
 
 
+@pytest.mark.parametrize("kind", ["learned", "prompt-end"])
+def test_rows_alike_are_read_as_any_others(kind):
+    backbone = build_tiny("llava")
+    batch = backbone.batch([edit(0), edit(0, "blue")])
+    assert len(set(batch.ends)) == len(set(batch.image_spans)) == 1
+    hidden = torch.randn(*batch.attention_mask.shape, backbone.hidden_size)
+    unknown = replace(batch, ends=[], image_spans=[])
+    read = gate_input(kind, hidden, batch)
+    assert torch.allclose(read, gate_input(kind, hidden, unknown), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_knows_where_images_and_prompts_end(side):
+    batch = build_tiny("llava").batch(mixed_questions(), with_answers=True, padding_side=side)
+    assert batch.ends == batch.prompt_end.tolist()
+    for span, image in zip(batch.image_spans, batch.image_mask, strict=True):
+        assert (list(range(*span)) if span else []) == image.nonzero().flatten().tolist()
+
+
 def test_the_gate_runs_nothing_above_its_layer():
     editor = tiny_dualedit(kind="learned")
     above = decoder_of(editor.backbone).layers[1].register_forward_hook(lambda *a: 1 / 0)
-    assert editor.gate_keys([edit(0), edit(1)]).shape == (2, 64)
+    assert editor.gate_keys([edit(0), edit(1)]).shape == (2, KEY)
     above.remove()
 
 

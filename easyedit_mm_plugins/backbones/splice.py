@@ -42,6 +42,9 @@ class Batch:
         answer_mask: [B, T], true on answer tokens.
         prompt_end: [B], index of the last prompt position.
         answers: the answer ids of each row.
+        ends: ``prompt_end`` as numbers, to be looked at without waiting for a device.
+        image_spans: where each row's image begins and ends; ``None``: it has none, or not in one
+            run.
     """
 
     inputs_embeds: Tensor
@@ -51,6 +54,8 @@ class Batch:
     answer_mask: Tensor
     prompt_end: Tensor
     answers: list[list[int]]
+    ends: list[int] = field(default_factory=list)
+    image_spans: list[tuple[int, int] | None] = field(default_factory=list)
 
 
 def assemble(
@@ -88,7 +93,7 @@ def assemble(
     image_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     answer_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     ends = torch.zeros(len(rows), dtype=torch.long)
-    pieces = []
+    pieces, spans = [], []
     for i, (row, sequence, kinds, n) in enumerate(
         zip(rows, sequences, images, lengths, strict=True)
     ):
@@ -97,6 +102,7 @@ def assemble(
         image_mask[i, start : start + n] = kinds
         ends[i] = start + n - len(row.answer) - 1
         answer_mask[i, ends[i] + 1 : start + n] = True
+        spans.append(_span(row, start))
         blank = batch_embeds[i, : width - n]
         pieces.append(torch.cat([blank, sequence] if padding_side == "left" else [sequence, blank]))
     return Batch(
@@ -107,7 +113,19 @@ def assemble(
         answer_mask=answer_mask.to(device),
         prompt_end=ends.to(device),
         answers=[row.answer for row in rows],
+        ends=ends.tolist(),
+        image_spans=spans,
     )
+
+
+def _span(row: Row, start: int) -> tuple[int, int] | None:
+    """Where the image of a row that begins at ``start`` lies, if it has just one."""
+    lengths = [len(segment) for segment in row.segments]
+    images = [i for i, segment in enumerate(row.segments) if not isinstance(segment, list)]
+    if len(images) != 1:
+        return None
+    before = start + sum(lengths[: images[0]])
+    return before, before + lengths[images[0]]
 
 
 def hidden_states(lm: nn.Module, batch: Batch) -> Tensor:

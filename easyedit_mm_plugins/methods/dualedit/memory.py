@@ -20,6 +20,7 @@ from ..mscke.memory import EditMemory
 from ..routed import Hit
 from .adapters import pad_memory
 
+_TINY = 1e-12  # as torch.nn.functional.normalize has it
 # For each adapter an edit's keys and values, [N, A or D] each.
 Values = list[tuple[Tensor, Tensor]]
 
@@ -72,9 +73,12 @@ class DualMemory:
             ConfigError: ``visible`` has another length than ``queries``.
         """
         if visible is None and len(self.index) and len(queries):  # nothing to mask
-            cosines, places = _cosine(queries, self.index.keys).max(-1)
-            found = zip(places.tolist(), cosines.tolist(), strict=True)
-            return [Hit(self.index.ids[i], max(-1.0, min(1.0, c))) for i, c in found]
+            # Keys are of unit length; the queries' lengths divide numbers, not tensors.
+            queries = queries.float()
+            products, places = (queries @ self.index.keys.T).max(-1)
+            lengths = torch.linalg.vector_norm(queries, dim=-1)
+            found = zip(places.tolist(), products.tolist(), lengths.tolist(), strict=True)
+            return [Hit(self.index.ids[i], _clamped(p / max(n, _TINY))) for i, p, n in found]
         hits = self.index.lookup(queries, _unit_cosine, visible)
         return [Hit(None, 0.0) if h.id is None else Hit(h.id, 2 * h.score - 1) for h in hits]
 
@@ -138,6 +142,10 @@ class DualMemory:
                 f"{folder / 'values.safetensors'} lacks {error}", remedy="add the edits again"
             ) from None
         return memory
+
+
+def _clamped(cosine: float) -> float:
+    return max(-1.0, min(1.0, cosine))
 
 
 def _unit_cosine(queries: Tensor, keys: Tensor) -> Tensor:
