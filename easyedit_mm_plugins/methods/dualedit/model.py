@@ -26,6 +26,7 @@ from .memory import DualMemory
 from .storage import load_editor, save_editor
 
 _AT_ONCE = 32  # edit samples per forward pass
+_NOTHING = Chosen(torch.empty(0, dtype=torch.long), [])  # every gate is shut
 
 
 class DualEdit(Editor):
@@ -226,7 +227,9 @@ class DualEdit(Editor):
 
     def _chosen(self, hits: Sequence[Hit], device: torch.device) -> Chosen:
         rows = [i for i, hit in enumerate(hits) if self.is_open(hit)]
-        memory = self.memory.gather([hits[i].id for i in rows]) if rows else []
+        if not rows:
+            return _NOTHING
+        memory = self.memory.gather([hits[i].id for i in rows])
         return Chosen(torch.tensor(rows, dtype=torch.long, device=device), memory)
 
     def is_open(self, hit: Hit) -> bool:
