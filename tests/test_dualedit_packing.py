@@ -10,6 +10,7 @@ import torch
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import packing
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
+from easyedit_mm_plugins.methods.dualedit.layers import decoder_of, feed_forward_at
 from easyedit_mm_plugins.methods.dualedit.losses import draw, edited_logits
 from easyedit_mm_plugins.methods.dualedit.packing import can_share, pack
 
@@ -69,3 +70,25 @@ def test_a_decoder_of_unknown_kind_gets_rows_apart(backbone):
         config = backbone.language_model.config
 
     assert not can_share(Other())
+
+
+def test_the_last_layer_works_only_where_answers_are_read():
+    backbone = build_tiny("llava")
+    editor = tiny_dualedit(backbone)
+    layer = decoder_of(backbone).layers[-1]
+    seen = []
+    handle = layer.mlp.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
+    store, asked = FrozenStates(editor, 2**24), draw(shared_records(2))
+    whole = layer.mlp
+    with torch.no_grad():
+        logits, _ = edited_logits(editor, store, asked, gated=False)
+    handle.remove()
+    answers = sum(len(row) for row in logits)
+    assert seen[-1] == (answers, backbone.hidden_size)
+    assert layer.mlp is whole
+
+
+def test_a_layer_without_a_feed_forward_part_of_that_name_is_left_alone():
+    layer, needed = torch.nn.Linear(4, 4), torch.ones(1, 2, dtype=torch.bool)
+    with feed_forward_at(layer, needed):
+        assert not hasattr(layer, "mlp")

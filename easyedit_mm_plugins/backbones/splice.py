@@ -149,10 +149,15 @@ def answer_logits(lm: nn.Module, batch: Batch) -> list[Tensor]:
     position before it.
     """
     hidden = hidden_states(lm, batch)
+    logits = lm.get_output_embeddings()(hidden[answered_from(batch)])
+    return list(logits.split([len(a) for a in batch.answers]))
+
+
+def answered_from(batch: Batch) -> Tensor:
+    """The positions ``[B, T]`` whose outputs predict answer tokens: one before each."""
     before = batch.answer_mask.roll(-1, dims=1)  # an answer never starts at position 0
     before[:, -1] = False
-    logits = lm.get_output_embeddings()(hidden[before])
-    return list(logits.split([len(a) for a in batch.answers]))
+    return before
 
 
 def generate_ids(

@@ -114,7 +114,7 @@ class FrozenStates:
         packed = pack([row for _, row in lacking.values()], groups)
         decoder, hidden = decoder_of(backbone), packed.batch.inputs_embeds
         with starting_above(decoder, layer, hidden, plain=self.plain):
-            logits = packed.logits(backbone.language_model)
+            logits = packed.logits(backbone.language_model, decoder.layers[-1])
         for (key, (_, row)), own in zip(lacking.items(), logits, strict=True):
             row.logits = own.clone()
             if key in self._kept:

@@ -100,6 +100,37 @@ def starting_above(
 
 
 @contextmanager
+def feed_forward_at(layer: nn.Module, needed: Tensor) -> Iterator[None]:
+    """Passes inside compute ``layer``'s feed-forward part where ``needed`` [B, T] is true only.
+
+    For the last layer, of which no other position is read; elsewhere its output is of no use. A
+    layer that has no such part by the name of ``mlp`` is left as it is.
+    """
+    whole = getattr(layer, "mlp", None)
+    if whole is None:
+        yield
+        return
+    layer.mlp = _At(whole, needed)
+    try:
+        yield
+    finally:
+        layer.mlp = whole
+
+
+class _At(nn.Module):
+    """A module that works position by position, at some of them."""
+
+    def __init__(self, whole: nn.Module, needed: Tensor) -> None:
+        super().__init__()
+        self.whole, self.needed = whole, needed
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        found = torch.zeros_like(hidden)
+        found[self.needed] = self.whole(hidden[self.needed])
+        return found
+
+
+@contextmanager
 def _swapped(decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
     whole = decoder.layers
     decoder.layers = layers

@@ -113,7 +113,7 @@ def _pass(
         starting_above(decoder, config.first_layer, hidden, plain=store.plain),
         edited.running(),
     ):
-        return packed.logits(editor.backbone.language_model)
+        return packed.logits(editor.backbone.language_model, decoder.layers[-1])
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...backbones.splice import Batch, answer_logits
+from ...backbones.splice import Batch, answer_logits, answered_from
+from .layers import feed_forward_at
 
 if TYPE_CHECKING:
     from .frozen import Frozen
@@ -37,12 +38,17 @@ class Packed(NamedTuple):
     mask: Tensor
     order: list[list[tuple[int, int]]]
 
-    def logits(self, lm: nn.Module) -> list[Tensor]:
-        """Each question's logits ``[a, vocab]`` at its answer, in the order of the questions."""
+    def logits(self, lm: nn.Module, last: nn.Module) -> list[Tensor]:
+        """Each question's logits ``[a, vocab]`` at its answer, in the order of the questions.
+
+        ``last`` is the decoder's last layer.
+        """
         # A question alone in its row needs no mask of blocks, which not every decoder takes.
         shared = any(len(members) > 1 for members in self.order)
         mask = self.mask if shared else self.batch.attention_mask
-        found = answer_logits(lm, replace(self.batch, attention_mask=mask))
+        batch = replace(self.batch, attention_mask=mask)
+        with feed_forward_at(last, answered_from(batch)):
+            found = answer_logits(lm, batch)
         by_index: dict[int, Tensor] = {}
         for row, members in zip(found, self.order, strict=True):
             parts = row.split([n for _, n in members])
