@@ -2,6 +2,7 @@
 # make test       all tests that need no GPU and no download
 # make lint       ruff
 # make bench      the benchmarks; prints ratios measured in one run
+# make standing   every method on every embedded backbone and data set, and the report in docs/standing
 # make backbones  retrain the embedded backbones into runs/backbones
 # make editors    retrain the embedded editors into runs/editors
 # make classifiers  retrain the scope classifiers of MSCKE's tables 2 and 3 into runs/classifiers
@@ -11,7 +12,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench backbones editors classifiers clean
+.PHONY: demo test lint bench standing backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -29,6 +30,11 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
 
+# What is finished in runs/grid is kept.
+standing: .venv/.installed
+	@$(BIN)/easyedit-mm compare experiment=grid
+	@$(BIN)/easyedit-mm report runs/grid --out docs/standing --title "Standing" --cases 40
+
 # Two at once, one thread each, then the third, which begins at BLIP-2's vision side; about 90
 # minutes. Stopped training goes on where it was.
 backbones: .venv/.installed
@@ -40,6 +46,10 @@ backbones: .venv/.installed
 editors: .venv/.installed
 	$(BIN)/python -m easyedit_mm_plugins.methods.mscke.train_scenes --out runs/editors
 	$(BIN)/python -m easyedit_mm_plugins.bridge.train_serac --out runs/editors/serac-scenes
+	$(BIN)/python -m easyedit_mm_plugins.methods.mend.train_scenes --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.methods.dualedit.train_scenes --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.methods.dualedit.train_scenes scenes-llava scenes-blip2 --task captions --steps 400 --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.methods.visedit.train_scenes --out runs/editors
 
 classifiers: .venv/.installed
 	$(BIN)/python -m easyedit_mm_plugins.reproduce.train_classifiers --out runs/classifiers

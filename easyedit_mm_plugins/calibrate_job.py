@@ -22,6 +22,7 @@ def calibrate_editor(
     images: Path | None = None,
     held_out: int = 300,
     memory: int | None = None,
+    max_leak: float | None = None,
     out: Path | None = None,
     device: str = "cpu",
     dtype: str | None = None,
@@ -33,12 +34,17 @@ def calibrate_editor(
         data: training records, of which the last ``held_out`` decide; training must not have
             seen them (``easyedit-mm train`` keeps the last ones apart).
         memory: edits in force at once; by default 1, for a learned gate 100.
+        max_leak: share of each kind of locality question that may pass; by default as in
+            :func:`calibrate`.
         out: the editor's folder with the new threshold is written here, ``None``: only shown.
 
     Raises:
-        CheckpointError: there is no editor. ConfigError: its gate has no threshold.
+        CheckpointError: there is no editor. ConfigError: its gate has no threshold, or
+            ``max_leak`` is no share.
         DataError: the records lack a side of the gate.
     """
+    if max_leak is not None and not 0 <= max_leak <= 1:
+        raise ConfigError(f"max_leak is {max_leak}, but is a share, from 0 to 1")
     jobs.check_names([], [backbone])
     from .backbones import load_backbone
     from .backbones.zoo import ASSETS
@@ -58,7 +64,9 @@ def calibrate_editor(
     records = jobs.load_records(data, split="train", images=images).records[-held_out:]
     subject = loaded.with_gate(kind)
     many = (100 if kind == "learned" else 1) if memory is None else memory
-    found = calibrate(subject, records, others=min(many, len(records)) - 1)
+    others = min(many, len(records)) - 1
+    further = {} if max_leak is None else {"max_leak": max_leak}
+    found = calibrate(subject, records, others=others, **further)
     CONSOLE.print(
         f"{base.name}, gate {kind} at layer {subject.config.gate_layer}, {len(records)} held-out "
         f"records, {min(many, len(records))} edits in memory",

@@ -32,6 +32,12 @@ def calibrate(
     memory: Annotated[
         int | None, typer.Option(min=1, help="Edits at once; by default 1, learned 100.")
     ] = None,
+    max_leak: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each kind of locality question that may pass, by default 1/200."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
     device: Device = "cpu",
     dtype: DType = None,
@@ -48,6 +54,7 @@ def calibrate(
             images=images,
             held_out=held_out,
             memory=memory,
+            max_leak=max_leak,
             out=out,
             device=device,
             dtype=dtype,

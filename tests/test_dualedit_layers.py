@@ -175,6 +175,8 @@ def test_calibrate_sets_the_threshold_of_the_gate_asked_for(named, tmp_path, cap
         calibrate_job.calibrate_editor("tiny", editor=tmp_path / "none")
     with pytest.raises(ConfigError, match="no threshold"):
         calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", gate="off")
+    with pytest.raises(ConfigError, match="max_leak is 2"):
+        calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", max_leak=2)
     found = calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", out=tmp_path / "c")
     again = DualEdit.from_pretrained(tmp_path / "c", named)
     assert again.threshold == round(found.threshold, 3) != editor.threshold
