@@ -158,12 +158,15 @@ def main() -> None:
         ratio = medians["straightforward"] / seconds
         print(f"  {name:16} {seconds * 1000:8.1f} ms a step, {ratio:.1f} times as fast")
 
-    editor.threshold = 1.0
-    editor.add([r.edit for r in records[:10]])
-    gate = {f"{size}, {case} picture": gate_cost(editor, records, size, case, args.rounds)
-            for size in (1, 32) for case in ("new", "known")}  # fmt: skip
-    for name, ratio in gate.items():
-        print(f"  gate, batch {name}: {100 * (ratio - 1):+.1f} % of the base forward")
+    gate: dict[str, float] = {}
+    for kind in ("prompt-end", "learned"):
+        gated = editor.with_gate(kind, 1.0)  # shut
+        gated.add([r.edit for r in records[:10]])
+        for size in (1, 32):
+            for case in ("new", "known"):
+                name = f"{kind}, batch {size}, {case} picture"
+                gate[name] = gate_cost(gated, records, size, case, args.rounds)
+                print(f"  gate {name}: {100 * (gate[name] - 1):+.1f} % of the base forward")
     if args.json:
         write_json(args.json, {"backbone": args.backbone, "steps": medians, "gate": gate})
 
