@@ -64,7 +64,8 @@ def _parts(hidden: Tensor, batch: Batch) -> Tensor:
     if len(spans) == 1:  # all rows have their image in one place: a few calls instead of a dozen
         start, stop = spans.pop() or (0, 0)
         if stop > start and (stop - start) % PARTS == 0:
-            return hidden[:, start:stop].unflatten(1, (PARTS, -1)).mean(2)
+            parts = hidden[:, start:stop].view(len(hidden), PARTS, -1, hidden.shape[-1])
+            return parts.mean(2)
     image = batch.image_mask
     place, count = image.cumsum(1) - 1, image.sum(1, keepdim=True).clamp_(min=1)
     part = (place * PARTS // count).masked_fill_(~image, PARTS)
@@ -89,9 +90,10 @@ class LearnedGate(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """``[B, (1+S) D]`` of :func:`gate_input` -> keys ``[B, K]``."""
         weight = self.project.weight
-        parts = inputs.to(weight.dtype).unflatten(-1, (1 + PARTS, self.hidden))
-        # A function, not a module: with few rows calls cost more than what they compute.
-        return F.linear(F.layer_norm(parts, (self.hidden,)).flatten(-2), weight, self.project.bias)
+        # Functions and views, not modules: with few rows calls cost more than what they compute.
+        parts = inputs.to(weight.dtype).view(len(inputs), 1 + PARTS, self.hidden)
+        normal = F.layer_norm(parts, (self.hidden,)).view(inputs.shape)
+        return F.linear(normal, weight, self.project.bias)
 
 
 def new_gate(backbone: Backbone) -> LearnedGate:

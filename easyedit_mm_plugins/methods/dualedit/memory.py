@@ -20,6 +20,7 @@ from ..mscke.memory import EditMemory
 from ..routed import Hit
 from .adapters import pad_memory
 
+_FEW = 4096
 _TINY = 1e-12  # as torch.nn.functional.normalize has it
 # For each adapter an edit's keys and values, [N, A or D] each.
 Values = list[tuple[Tensor, Tensor]]
@@ -75,10 +76,9 @@ class DualMemory:
         if visible is None and len(self.index) and len(queries):  # nothing to mask
             # Keys are of unit length; the queries' lengths divide numbers, not tensors.
             queries = queries.float()
-            products, places = (queries @ self.index.keys.T).max(-1)
-            lengths = torch.linalg.vector_norm(queries, dim=-1)
-            found = zip(places.tolist(), products.tolist(), lengths.tolist(), strict=True)
-            return [Hit(self.index.ids[i], _clamped(p / max(n, _TINY))) for i, p, n in found]
+            lengths = torch.linalg.vector_norm(queries, dim=-1).tolist()
+            found = zip(lengths, *_highest(queries @ self.index.keys.T), strict=True)
+            return [Hit(self.index.ids[i], _clamped(p / max(n, _TINY))) for n, p, i in found]
         hits = self.index.lookup(queries, _unit_cosine, visible)
         return [Hit(None, 0.0) if h.id is None else Hit(h.id, 2 * h.score - 1) for h in hits]
 
@@ -142,6 +142,16 @@ class DualMemory:
                 f"{folder / 'values.safetensors'} lacks {error}", remedy="add the edits again"
             ) from None
         return memory
+
+
+def _highest(products: Tensor) -> tuple[list[float], list[int]]:
+    """The highest of each row ``[B, N]``, and where it stands."""
+    if products.numel() > _FEW:
+        values, places = products.max(-1)
+        return values.tolist(), places.tolist()
+    rows = products.tolist()  # of a few numbers the highest is found before a kernel starts
+    values = [max(row) for row in rows]
+    return values, [row.index(value) for row, value in zip(rows, values, strict=True)]
 
 
 def _clamped(cosine: float) -> float:
