@@ -255,6 +255,12 @@ def test_no_kind_of_locality_question_may_leak_whatever_the_others_do():
     assert accuracy == pytest.approx((1 + 1 - 0.01 / 2) / 2)
 
 
+def test_one_question_of_a_few_may_pass_unless_none_may():
+    inside, outside = [[0.5] * 50 + [0.8] * 50], [[0.6] + [0.1] * 49]
+    assert best_threshold(inside, outside)[0] == pytest.approx(0.3)
+    assert best_threshold(inside, outside, max_leak=0)[0] == pytest.approx(0.7)
+
+
 def test_calibration_reads_the_gate_as_queries_meet_it():
     editor, records = tiny_dualedit(), tiny_records(3)
     found = calibrate(editor, records)

@@ -2,7 +2,7 @@
 
 The rule: an edit, its rephrasing and its image redrawn must open the gate; questions without an
 image and questions on another image must not. No harm comes first: only thresholds that let at most
-one in 200 of either kind of the latter through are looked at. Among them, the threshold is the
+one in 200 of either kind of the latter through (of fewer than 400, one) are looked at. Among them, the threshold is the
 middle of the widest interval on which the balanced accuracy (the mean of the share opened rightly
 and the share left closed rightly, every kind of question counting alike) is highest. Test records
 play no part.
@@ -98,9 +98,12 @@ def best_threshold(
     ends = sorted({-1.0, 1.0, *(c for side in (inside, outside) for kind in side for c in kind)})
     for low, high in pairwise(ends):
         middle = (low + high) / 2
-        leaks = [float((kind >= middle).double().mean()) for kind in closed]
-        if max(leaks) > max_leak:
+        passing = [int((kind >= middle).sum()) for kind in closed]
+        # A single question never decides alone, unless none at all may pass.
+        allowed = [max(int(max_leak * len(kind)), max_leak > 0) for kind in closed]
+        if any(n > most for n, most in zip(passing, allowed, strict=True)):
             continue
+        leaks = [n / len(kind) for n, kind in zip(passing, closed, strict=True)]
         right = sum(float((kind >= middle).double().mean()) for kind in opened) / len(opened)
         accuracy = (right + 1 - sum(leaks) / len(leaks)) / 2
         # Rounded: accuracies that differ in the last bits are the same.
