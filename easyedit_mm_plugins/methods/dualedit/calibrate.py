@@ -2,10 +2,10 @@
 
 The rule: an edit, its rephrasing and its image redrawn must open the gate; questions without an
 image and questions on another image must not. No harm comes first: only thresholds that let at most
-one in 200 of either kind of the latter through (of fewer than 400, one) are looked at. Among them, the threshold is the
-middle of the widest interval on which the balanced accuracy (the mean of the share opened rightly
-and the share left closed rightly, every kind of question counting alike) is highest. Test records
-play no part.
+one in 200 of either kind of the latter through (of fewer than 400, one) are looked at. Among them,
+the threshold is the middle of the widest interval on which the balanced accuracy (the mean of the
+share opened rightly and the share left closed rightly, every kind of question counting alike) is
+highest. Test records play no part.
 
 The kinds are looked at one by one because questions without an image, which nearly any threshold
 keeps out, would otherwise make up for questions on another image that are let through.
