@@ -159,7 +159,7 @@ def test_training_teaches_an_edit_it_has_not_seen(tmp_path):
     ]
     trainer = DualEditTrainer(
         editor, records[:18], records[18:],
-        hparams(max_iters=150, batch_size=6, lr=1e-2, val_interval=150, model_save_pt=150),
+        hparams(max_iters=300, batch_size=6, lr=5e-3, val_interval=300, model_save_pt=300),
         tmp_path,
     )  # fmt: skip
     before = trainer.validate()
