@@ -97,9 +97,10 @@ def gate_cost(
     asked = (asked * size)[:size]
 
     def forward(edited: bool) -> None:
+        batch = known
         if case == "new":
             backbone.clear_cache()
-        batch = backbone.batch(asked, with_answers=True) if case == "new" else known
+            batch = backbone.batch(asked, with_answers=True)
         with editor._edited(batch, None) if edited else nullcontext():
             answer_logits(backbone.language_model, batch)
 

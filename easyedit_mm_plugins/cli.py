@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import be_quiet, editor_folders, resumable, show_run
+from .cli_common import Device, DType, Images, be_quiet, editor_folders, resumable, show_run
 from .cli_data import app as data_app
 from .cli_dualedit import calibrate, suggest_layers
 from .cli_experiments import compare, reproduce
@@ -38,10 +38,7 @@ Backbone = Annotated[
     typer.Option(help="Base model: a name (see 'list backbones'), NAME=SOURCE or a model folder."),
 ]
 OneBackbone = Annotated[str, typer.Option(help="Base model: a name or a model folder.")]
-Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
 Data = Annotated[str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
-DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Log = Annotated[
     list[str] | None, typer.Option(help="tensorboard or wandb; repeatable, off by default.")
 ]

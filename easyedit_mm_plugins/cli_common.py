@@ -8,11 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from .errors import ConfigError
+
+# Options of several commands.
+Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def be_quiet() -> None:

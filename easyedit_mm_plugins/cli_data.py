@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_common import Images
 from .cli_data_build import build_fgvedit
 from .errors import ConfigError
 
@@ -25,7 +26,6 @@ app = typer.Typer(
 app.command("build-fgvedit")(build_fgvedit)
 
 Files = Annotated[list[Path], typer.Argument(help="JSON files of records, or a folder of them.")]
-Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
 Rephrased = Annotated[
     Path | None, typer.Option(help="Folder of image_rephrase, if it is another one.")
 ]

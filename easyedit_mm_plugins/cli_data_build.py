@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .cli_common import Images
 from .errors import ConfigError
 
 STOPPED = 3  # exit code of a build that stopped at its budget
@@ -21,9 +22,7 @@ def build_fgvedit(
     questions: Annotated[list[Path] | None, typer.Option(help="vqav2: question files.")] = None,
     annotations: Annotated[list[Path] | None, typer.Option(help="vqav2: annotations.")] = None,
     files: Annotated[list[Path] | None, typer.Option(help="e-vqa, table: the files.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to.")
-    ] = None,
+    images: Images = None,
     nq: Annotated[Path | None, typer.Option(help="Natural Questions, for locality.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="scenes: how many.")] = None,
     split: Annotated[str | None, typer.Option(help="easy-vqa: train or test.")] = None,

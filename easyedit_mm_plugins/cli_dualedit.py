@@ -7,13 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import resumable
+from .cli_common import Device, DType, Images, resumable
 
 Backbone = Annotated[str, typer.Option(help="See 'list backbones', or a model folder.")]
 Data = Annotated[str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")]
-Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
-DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def calibrate(
@@ -67,8 +64,12 @@ def suggest_layers(
     images: Images = None,
     records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
     figure5: Annotated[
-        Path, typer.Option(help="Run folder of figure 5, whose editors decide if it is there.")
-    ] = Path("runs/dualedit-figure5"),
+        Path | None,
+        typer.Option(
+            help="Run folder of figure 5, whose editors decide if it is there; by default "
+            "runs/dualedit-figure5."
+        ),
+    ] = None,
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:

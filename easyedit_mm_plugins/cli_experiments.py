@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import resumable
+from .cli_common import Device, DType, Images, resumable
 
 
 def reproduce(
@@ -19,9 +19,7 @@ def reproduce(
     data: Annotated[
         str, typer.Option(help="scenes, a JSON file in FGVEdit's schema, or NAME:PATH.")
     ] = "scenes",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to.")
-    ] = None,
+    images: Images = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First so many test cases.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
@@ -32,8 +30,8 @@ def reproduce(
     editors: Annotated[
         Path | None, typer.Option(help="Folder of trained editors, METHOD-BACKBONE each.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
 ) -> None:
     """Measure a table or figure of the papers; a stopped one goes on where it was."""
     from .reproduce import EXPERIMENTS, ExperimentSettings

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import Device, DType
+
 
 def import_release(
     checkpoint: Annotated[Path, typer.Argument(help="The release's .pt file.")],
@@ -18,8 +20,8 @@ def import_release(
     lm: Annotated[
         str, typer.Option(help="Counterfactual model that it began with, likewise.")
     ] = "facebook/opt-125m",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
 ) -> None:
     """Turn a checkpoint of MSCKE's release into an editor that the other commands load."""
     from .backbones import load_backbone

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import Images
+
 
 def report(
     run: Annotated[
@@ -21,9 +23,7 @@ def report(
     cases: Annotated[
         int, typer.Option(min=0, help="Cases of each data set to look at in the page.")
     ] = 300,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths are relative to.")
-    ] = None,
+    images: Images = None,
     log: Annotated[
         list[str] | None, typer.Option(help="Also log the metrics: tensorboard or wandb.")
     ] = None,

@@ -25,6 +25,7 @@ SCENES = "scenes"
 SCENES_SUITES = {"scenes-fgvedit": "fgvedit", "scenes-evqa": "evqa", "scenes-eic": "evqa"}
 _EVQA_SETS = ("e-vqa", "evqa", "e-ic", "eic")
 CAPTIONS = "captions"
+_CAPTION_SETS = ("scenes-eic", "e-ic", "eic")
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,30 @@ def load_records(
         files = ensure_scenes()
         path = files.test if split == "test" else files.train
         dataset = FGVEditDataset(path, limit, image_root=files.images, check="exists", extra=extra)
-        records, task = dataset.records, None
-        if data == "scenes-eic":
+        records, task = dataset.records, task_of(data)
+        if task == CAPTIONS:
             from .scenes.captions import caption_records
 
-            records, task = caption_records(records, split), CAPTIONS
+            records = caption_records(records, split)
         return Records(data, records, [], path, suite or SCENES_SUITES[data], task)
     if tail and name in DATASETS:
         dataset = DATASETS.get(name)(tail, limit, image_root=images, skip_bad=skip_bad)
-        key = DATASETS.key(name)
-        suite = suite or ("evqa" if key in _EVQA_SETS else "fgvedit")
-        task = CAPTIONS if key in ("e-ic", "eic") else None
+        suite = suite or ("evqa" if DATASETS.key(name) in _EVQA_SETS else "fgvedit")
         found = list(dataset), list(dataset.skipped)
-        return Records(Path(tail).stem, *found, Path(tail), suite, task)
+        return Records(Path(tail).stem, *found, Path(tail), suite, task_of(data))
     path = Path(data)
     if not path.exists() and path.suffix != ".json":
         known = [SCENES, *SCENES_SUITES, *(f"{n}:PATH" for n in DATASETS.names()), "a JSON file"]
         raise UnknownNameError(f"unknown data set {data!r}; {did_you_mean(data, known)}")
     dataset = FGVEditDataset(path, limit, image_root=images, skip_bad=skip_bad, extra=extra)
     return Records(path.stem, dataset.records, dataset.skipped, path, suite or "fgvedit")
+
+
+def task_of(data: str) -> str | None:
+    """The :attr:`Records.task` of a data set, by the name that :func:`load_records` takes."""
+    name = data.partition(":")[0]
+    key = DATASETS.key(name) if name in DATASETS else name
+    return CAPTIONS if key in _CAPTION_SETS else None
 
 
 def check_names(methods: Sequence[str], backbones: Sequence[str]) -> None:

@@ -11,7 +11,13 @@ import torch
 from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.errors import CheckpointError, ConfigError, TrainingError
-from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate, train_scenes
+from easyedit_mm_plugins.methods.dualedit import (
+    DualEdit,
+    GateConfig,
+    calibrate,
+    memory,
+    train_scenes,
+)
 from easyedit_mm_plugins.methods.dualedit.gate import KEY, PARTS, fit_gate, gate_input
 from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 
@@ -198,3 +204,11 @@ def test_a_gate_is_fitted_anew_and_the_adapters_stay(tmp_path, monkeypatch):
     asked = [r.edit for r in records]
     assert torch.allclose(again.gate_keys(asked), trained.gate_keys(asked), atol=2e-2)
     assert again.thresholds["prompt-end"] == trained.thresholds["prompt-end"]
+
+
+def test_the_highest_is_found_alike_in_few_numbers_and_many(monkeypatch):
+    products = torch.randn(5, 7)
+    few = memory._highest(products)
+    monkeypatch.setattr(memory, "_FEW", 0)
+    assert memory._highest(products) == few
+    assert few[1] == products.argmax(-1).tolist()

@@ -72,7 +72,7 @@ class _Work:
         rows: int,
     ) -> None:
         self.grid, self.run, self.reporter, self.ranks = grid, run, reporter, ranks
-        self.label, self.total, self.done_rows = label, rows, 0
+        self.label, self.rows, self.done_rows = label, rows, 0
         self.tell = reporter.progress(label)
 
     def method(
@@ -138,7 +138,7 @@ class _Work:
         before = self.done_rows
 
         def progress(done: int, total: int) -> None:
-            self.tell(before * total + done, self.total * total)
+            self.tell(before * total + done, self.rows * total)
 
         result = evaluate(
             editor,

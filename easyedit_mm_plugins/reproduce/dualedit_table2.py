@@ -17,7 +17,7 @@ from ..evaluation.metrics import EVQA
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..experiments import BackboneSpec, DataSpec, Grid, MethodSpec, run_grid
 from ..files import write_json
-from ..jobs import CAPTIONS
+from ..jobs import CAPTIONS, task_of
 from ..ranks import Ranks
 from ..registry import DATASETS
 from . import ExperimentSettings, published
@@ -85,8 +85,7 @@ def grids(settings: ExperimentSettings) -> dict[str, Grid]:
             limit=settings.limit or (CASES if name.startswith("scenes") else None),
         )
         protocol = protocol_for(name, [b.label for b in backbones], settings.protocol)
-        task = CAPTIONS if papers_data(name) == "e-ic" else None
-        specs = {b.label: given_editors(settings, b.label, task) for b in backbones}
+        specs = {b.label: given_editors(settings, b.label, task_of(name)) for b in backbones}
         plan = Grid([*METHODS], backbones, [data], protocol, specs=specs)
         found[Path(name.partition(":")[2] or name).stem] = plan
     return found
@@ -94,7 +93,7 @@ def grids(settings: ExperimentSettings) -> dict[str, Grid]:
 
 def protocol_for(data: str, backbones: Sequence[str], name: str | None = None) -> Protocol:
     """``name``, or as the module says; the paper's own base models as the paper does it."""
-    captions = papers_data(data) == "e-ic"
+    captions = task_of(data) == CAPTIONS
     own = not any(is_embedded(backbone) for backbone in backbones)
     name = name or ("released" if own else "teacher-forced" if captions else "generated")
     generated = captions and name == "generated"

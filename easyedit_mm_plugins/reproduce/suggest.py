@@ -91,14 +91,14 @@ def suggest(
     data: str = jobs.SCENES,
     images: Path | None = None,
     count: int = 100,
-    figure5: Path = FIGURE5,
+    figure5: Path | None = None,
     device: str = "cpu",
     dtype: str | None = None,
 ) -> Pair:
     """Measure each layer on ``count`` training records, print the facts and the proposal.
 
     Args:
-        figure5: the run folder of figure 5; it need not be there.
+        figure5: the run folder of figure 5, by default ``FIGURE5``; it need not be there.
 
     Raises:
         UnknownNameError, DataError: as for an evaluation.
@@ -107,6 +107,7 @@ def suggest(
     from ..backbones import load_backbone
 
     base = load_backbone(backbone, device=device, dtype=dtype)
+    figure5 = figure5 or FIGURE5
     trained = read_figure5(figure5, base.name)
     every = range(len(base.layers))
     records = jobs.load_records(data, split="train", images=images, limit=6 * count).records

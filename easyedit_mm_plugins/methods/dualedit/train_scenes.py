@@ -66,7 +66,7 @@ def train_editor(
 ) -> Path:
     """A trained and calibrated editor in ``out``/dualedit-<backbone>, or another method's."""
     method = method or Method()
-    folder = out / f"{method.editor.name}-{backbone.name}{suffix}"
+    folder = editor_folder(out, method, backbone, suffix)
     if (folder / "config.json").is_file():
         return folder
     hparams = hparams_for(method, backbone)
@@ -80,6 +80,11 @@ def train_editor(
         set_thresholds(editor, data[1])
     editor.save_pretrained(folder)
     return folder
+
+
+def editor_folder(out: Path, method: Method, backbone: Backbone, suffix: str) -> Path:
+    """Where an editor lies in ``out``; ``suffix`` tells tasks apart."""
+    return out / f"{method.editor.name}-{backbone.name}{suffix}"
 
 
 def hparams_for(method: Method, backbone: Backbone) -> DualEditTrainingHyperParams:
@@ -135,7 +140,7 @@ def main(argv: Sequence[str] | None = None, method: Method | None = None) -> Non
     for name in args.backbones:
         backbone = load_backbone(name)
         if args.gate_only:
-            folder = refit_gate(backbone, args.out / f"{own}-{backbone.name}{suffix}", data)
+            folder = refit_gate(backbone, editor_folder(args.out, method, backbone, suffix), data)
         else:
             folder = train_editor(backbone, args.out, data, args.steps, method, suffix)
         LOG.info("ready: %s", folder)
