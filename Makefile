@@ -38,21 +38,21 @@ standing: .venv/.installed
 # Two at once, one thread each, then the third, which begins at BLIP-2's vision side; about 90
 # minutes. Stopped training goes on where it was.
 backbones: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-blip2 --out runs/backbones/scenes-blip2 & \
-	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-llava --out runs/backbones/scenes-llava; wait
-	$(BIN)/python -m easyedit_mm_plugins.scenes.train_backbone scenes-minigpt4 --vision-from runs/backbones/scenes-blip2 --steps 3000 --out runs/backbones/scenes-minigpt4
+	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-blip2 --out runs/backbones/scenes-blip2 & \
+	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-llava --out runs/backbones/scenes-llava; wait
+	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-minigpt4 --vision-from runs/backbones/scenes-blip2 --steps 3000 --out runs/backbones/scenes-minigpt4
 	@echo "Trained into runs/backbones; copy a folder (without checkpoint/) over easyedit_mm_plugins/assets to ship it."
 
 editors: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.methods.mscke.train_scenes --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.bridge.train_serac --out runs/editors/serac-scenes
-	$(BIN)/python -m easyedit_mm_plugins.methods.mend.train_scenes --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.methods.dualedit.train_scenes --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.methods.dualedit.train_scenes scenes-llava scenes-blip2 --task captions --steps 400 --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.methods.visedit.train_scenes --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.recipes.mscke --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.recipes.serac --out runs/editors/serac-scenes
+	$(BIN)/python -m easyedit_mm_plugins.recipes.mend --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.recipes.dualedit --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.recipes.dualedit scenes-llava scenes-blip2 --task captions --steps 400 --out runs/editors
+	$(BIN)/python -m easyedit_mm_plugins.recipes.visedit --out runs/editors
 
 classifiers: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.reproduce.train_classifiers --out runs/classifiers
+	$(BIN)/python -m easyedit_mm_plugins.papers.train_classifiers --out runs/classifiers
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -17,8 +17,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
-from easyedit_mm_plugins.files import write_json
 from easyedit_mm_plugins.methods.dualedit import (
     AdapterConfig,
     DualEdit,

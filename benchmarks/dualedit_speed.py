@@ -29,14 +29,14 @@ from torch import Tensor
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
 from easyedit_mm_plugins.backbones.splice import Batch, answer_logits, hidden_states
+from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
-from easyedit_mm_plugins.files import write_json
 from easyedit_mm_plugins.methods.dualedit import DualEdit, DualEditTrainingHyperParams
 from easyedit_mm_plugins.methods.dualedit.adapters import pad_memory
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
 from easyedit_mm_plugins.methods.dualedit.layers import Chosen, EditedPass, capture, decoder_of
 from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
-from easyedit_mm_plugins.methods.dualedit.train_scenes import HPARAMS
+from easyedit_mm_plugins.recipes.dualedit import HPARAMS
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.backbones.zoo import ASSETS
+from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import Evaluation, evaluate
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
 from easyedit_mm_plugins.evaluation.matching import same_answer
-from easyedit_mm_plugins.files import write_json
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
 from easyedit_mm_plugins.scenes.records import ensure_scenes

@@ -36,12 +36,12 @@ from torch import Tensor, nn
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
 from easyedit_mm_plugins.backbones import Backbone
-from easyedit_mm_plugins.bridge import host as hosts
-from easyedit_mm_plugins.bridge.serac import SERAC
+from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import evaluate
-from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.host import easyedit as hosts
 from easyedit_mm_plugins.methods import load_editor
+from easyedit_mm_plugins.methods.serac.model import SERAC
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 QUESTIONS = 10  # five kinds, before and after

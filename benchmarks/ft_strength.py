@@ -19,12 +19,13 @@ from typing import Any
 import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.errors import BridgeError, CheckpointError
-from easyedit_mm_plugins.evaluation import CaseResult, Evaluation, evaluate, jsonl
+from easyedit_mm_plugins.core import jsonl
+from easyedit_mm_plugins.core.errors import BridgeError, CheckpointError
+from easyedit_mm_plugins.core.files import write_text
+from easyedit_mm_plugins.evaluation import CaseResult, Evaluation, evaluate
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
-from easyedit_mm_plugins.experiments import MethodSpec
-from easyedit_mm_plugins.experiments.editors import make_editor
-from easyedit_mm_plugins.files import write_text
+from easyedit_mm_plugins.evaluation.grid import MethodSpec
+from easyedit_mm_plugins.methods.factory import make_editor
 from easyedit_mm_plugins.methods.ft import FTLLM, FTVisual
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.backbones.zoo import ASSETS
+from easyedit_mm_plugins.core.environment import cpu_name
+from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import evaluate
-from easyedit_mm_plugins.evaluation.environment import cpu_name
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
-from easyedit_mm_plugins.files import write_json
 from easyedit_mm_plugins.methods import load_editor, shipped_editor
 from easyedit_mm_plugins.methods.mscke import MSCKE
-from easyedit_mm_plugins.reproduce.cost import in_turns, profile, weight_bytes
+from easyedit_mm_plugins.papers.cost import in_turns, profile, weight_bytes
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 METHODS = {"mscke": "small model", "mscke-lora": "LoRA"}

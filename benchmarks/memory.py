@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone, load_editor
-from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 

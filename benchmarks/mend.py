@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.backbones.zoo import ASSETS
-from easyedit_mm_plugins.files import write_json
+from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.methods.mend import Mend
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 

@@ -15,9 +15,9 @@ _LAZY = {
     "register": ".bridge",
     "unregister": ".bridge",
     "status": ".bridge",
-    "METHODS": ".registry",
-    "BACKBONES": ".registry",
-    "DATASETS": ".registry",
+    "METHODS": ".core.registry",
+    "BACKBONES": ".core.registry",
+    "DATASETS": ".core.registry",
     "Question": ".data",
     "EditRecord": ".data",
     "FGVEditDataset": ".data",
@@ -75,19 +75,14 @@ __all__ = [
 if TYPE_CHECKING:
     from .backbones import Backbone, load_backbone
     from .bridge import register, status, unregister
+    from .core.registry import BACKBONES, DATASETS, METHODS
     from .data import EditRecord, EICDataset, EVQADataset, FGVEditDataset, Question
     from .evaluation import Protocol, evaluate
     from .methods import Editor, load_editor
     from .methods.dualedit import DualEditHyperParams, DualEditTrainingHyperParams
     from .methods.ft import FTLLMHyperParams, FTVisualHyperParams
     from .methods.mend import MSCKEMENDHyperParams, MSCKEMENDTrainingHyperParams
-    from .methods.mscke import (
-        MSCKE,
-        MSCKEHyperParams,
-        MSCKETrainer,
-        MSCKETrainingHyperParams,
-    )
-    from .registry import BACKBONES, DATASETS, METHODS
+    from .methods.mscke import MSCKE, MSCKEHyperParams, MSCKETrainer, MSCKETrainingHyperParams
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from easyedit_mm_plugins.bridge import host
-from easyedit_mm_plugins.errors import BridgeError
+from easyedit_mm_plugins.core.errors import BridgeError
+from easyedit_mm_plugins.host import easyedit as host
 from easyedit_mm_plugins.scenes.records import write_scenes
 
-from .bridge_helpers import tiny_clip
-from .easyedit_tiny import small_vit
+from .support.bridge_helpers import tiny_clip
+from .support.easyedit_tiny import small_vit
 
-pytest_plugins = ["tests.bridge_fixtures"]
+pytest_plugins = ["tests.support.bridge_fixtures"]
 ROOT = Path(__file__).parent.parent
 
 

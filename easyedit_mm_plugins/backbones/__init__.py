@@ -5,9 +5,9 @@ EasyEdit's own BLIP-2 and MiniGPT-4 stand behind the same frame in ``bridge/back
 """
 
 from .base import Backbone
+from .catalog import load_backbone
 from .hf import HFBlip2, HFLlava, HFMiniGPT4
 from .splice import Batch, Row, answer_logits, assemble, generate_ids
-from .zoo import load_backbone
 
 __all__ = [
     "Backbone",

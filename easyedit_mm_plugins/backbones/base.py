@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import BackboneError, DataError
+from ..core.files import digest
 from ..data.images import open_image
 from ..data.records import ImageLike, Question
-from ..errors import BackboneError, DataError
-from ..files import digest
 from .splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
 
 

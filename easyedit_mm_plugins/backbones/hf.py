@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import BackboneError
 from ..data.images import open_image
 from ..data.records import ImageLike
-from ..errors import BackboneError
 from .base import Backbone
 from .splice import Segment
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BridgeError
+from ..core.errors import BridgeError
+from ..core.registry import DATASETS
+from ..host.easyedit import Host, load, locate
+from ..host.requirements import HostInfo, Missing, inspect_host, missing_for
 from ..methods.base import Editor
-from ..registry import DATASETS
-from .doctor import HostInfo, Missing, inspect_host, missing_for
 from .hooks import DictHook, Hook, MethodHook, SetHook, apply_all, undo_all
-from .host import Host, load, locate
 
 __all__ = [
     "HostInfo",

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import DataError
 from ..data.records import ImageLike, Question
-from ..errors import DataError
+from ..host.backbones import denormalise
 from ..methods.base import Editor
 from ..methods.deltas import DeltaEditor, applied
 from ..methods.routed import RoutedEditor
-from .backbones import denormalise
-from .frame import EditedOutput, frame_forward
+from .forward import EditedOutput, frame_forward
 from .requests import bare, templates_of
 
 RANKS = 10  # EasyEdit compares up to ten ranks

@@ -21,15 +21,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.errors import ConfigError, DataError, UnknownNameError
+from ..core.registry import did_you_mean
 from ..data.records import EditRecord, Question
-from ..errors import ConfigError, DataError, UnknownNameError
 from ..evaluation.protocol import Protocol, Reply
-from ..methods.base import Editor, Unedited
-from ..registry import did_you_mean
-from .edited import EditedModel
-from .host import Host
-from .methods import build_editor, find_archive
-from .models import (
+from ..host.easyedit import Host
+from ..host.models import (
     ImageProcessor,
     backbone_of,
     build_backbone,
@@ -37,6 +34,9 @@ from .models import (
     resolve_device,
     tokenizer_for,
 )
+from ..methods.base import Editor, Unedited
+from .edited import EditedModel
+from .methods import build_editor, find_archive
 from .requests import RecordView, record_from_item, records_from_arguments
 
 LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BridgeError
+from ..core.errors import BridgeError
 
 _ABSENT = object()
 

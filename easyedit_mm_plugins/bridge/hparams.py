@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
-from ..methods.hparams import read_yaml
-from ..registry import did_you_mean
-from .host import Host
+from ..core.errors import ConfigError
+from ..core.registry import did_you_mean
+from ..host.easyedit import Host
+from ..methods.settings import read_yaml
 
 # alg -> module and class for editing, module and class for training.
 _TRAINING = "trainer.training_hparams"

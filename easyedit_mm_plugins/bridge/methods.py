@@ -30,9 +30,9 @@ import torch
 
 from .. import methods as _builtin  # registers the plugin's own methods
 from ..backbones.base import Backbone
-from ..errors import BridgeError, CheckpointError
+from ..core.errors import BridgeError, CheckpointError
+from ..core.registry import METHODS
 from ..methods.base import Editor
-from ..registry import METHODS
 
 LOG = logging.getLogger(__name__)
 _OWN = {
@@ -189,5 +189,5 @@ def _resolve(path: str) -> Any:
 
 
 def _declared(cls: type[Editor]) -> _Declared:
-    own = cls.__module__.startswith(__package__.rpartition(".")[0] + ".")
+    own = cls.__module__.startswith("easyedit_mm_plugins.")
     return _DECLARED.get(getattr(cls, "name", ""), _Declared()) if own else _Declared()

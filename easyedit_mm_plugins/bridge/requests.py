@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..backbones import Backbone
+from ..core.errors import ConfigError, DataError
 from ..data.images import image_problem
 from ..data.records import EditRecord, ImageLike, Question
-from ..errors import ConfigError, DataError
-from .backbones import denormalise
+from ..host.backbones import denormalise
 
 EASYEDIT_TEMPLATE = "Question: {} Short answer:"
 

@@ -17,14 +17,14 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..errors import BridgeError, UnknownNameError
-from ..files import write_json
+from ..core.errors import BridgeError, UnknownNameError
+from ..core.files import write_json
+from ..core.registry import did_you_mean
+from ..host.easyedit import Host
+from ..host.models import backbone_of, build_backbone, check_model_name, resolve_device
 from ..methods.base import Editor
-from ..registry import did_you_mean
 from .edited import EditedModel
-from .host import Host
 from .methods import build_editor, find_archive, saved_in, trainer_class
-from .models import backbone_of, build_backbone, check_model_name, resolve_device
 from .requests import RecordView
 
 LOG = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ to and from ``datasets``. The tools behind ``easyedit-mm data`` are ``construct/
 benchmark), ``fetch.py``, ``verify.py``, ``preview.py``, ``stats.py`` and ``card.py``.
 """
 
-from ..registry import DATASETS
+from ..core.registry import DATASETS
 from .fgvedit import FGVEditDataset
 from .images import check_images, open_image
 from .records import EditRecord, ImageLike, Question

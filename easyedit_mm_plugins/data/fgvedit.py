@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..errors import DataError
-from ..files import read_json
+from ..core.errors import DataError
+from ..core.files import read_json
 from .images import check_images
 from .records import EditRecord, Question
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import DataError
+from ..core.errors import DataError
 from .records import ImageLike
 
 

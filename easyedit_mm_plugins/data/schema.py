@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .optional import need
+from ..core.optional import need
 
 Kind = Literal["fgvedit", "e-vqa", "e-ic"]
 IMAGE_FIELDS = ("image", "image_rephrase", "m_loc")

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core import jsonl
 from ..data import Question
-from . import jsonl
 from .protocol import Protocol, Reply
 from .results import question_key
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..core.errors import ConfigError, DataError
 from ..data import EditRecord, Question
-from ..errors import ConfigError, DataError
 from .answers import BaseAnswers, ask_in_batches
 from .memory import PeakMemory, release
 from .metrics import Suite, case_values, suite_named

@@ -19,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import UnknownNameError
-from ..registry import did_you_mean
+from ..core.errors import UnknownNameError
+from ..core.registry import did_you_mean
 
 
 @dataclass(frozen=True)

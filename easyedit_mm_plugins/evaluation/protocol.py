@@ -22,9 +22,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import ConfigError, UnknownNameError
+from ..core.registry import did_you_mean
 from ..data import Question
-from ..errors import ConfigError, UnknownNameError
-from ..registry import did_you_mean
 from .matching import same_answer
 from .metrics import Judged
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from ..errors import RunError
-from ..files import read_json, write_json, write_text
-from .environment import environment
+from ..core.environment import environment
+from ..core.errors import RunError
+from ..core.files import read_json, write_json, write_text
 
 FORMAT = 1  # of all files in a run folder
 

@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, RunError
-from ..files import disk_error, read_json, write_json, write_text
-from . import jsonl, run_files
+from ..core import jsonl
+from ..core.environment import model_facts, weights_digest
+from ..core.errors import DataError, RunError
+from ..core.files import disk_error, read_json, write_json, write_text
+from . import run_files
 from .answers import BaseAnswers
-from .environment import model_facts, weights_digest
 from .metrics import suite_named
 from .protocol import Protocol
 from .results import CaseResult, make_row

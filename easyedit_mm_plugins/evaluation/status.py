@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from . import jsonl
+from ..core import jsonl
 
 Key: TypeAlias = tuple[str, str, str]  # method, backbone and data set, as they were asked for
 

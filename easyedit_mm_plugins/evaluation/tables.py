@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from .environment import hardware_line
+from ..core.environment import hardware_line
 from .metrics import SUITES
 
 if TYPE_CHECKING:

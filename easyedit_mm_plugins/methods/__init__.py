@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..backbones.base import Backbone
-from ..backbones.zoo import ASSETS
-from ..errors import CheckpointError
-from ..registry import METHODS
+from ..core.errors import CheckpointError
+from ..core.registry import METHODS
+from ..core.shipped import ASSETS
 from .base import Answer, Editor, Forced, Unedited
 
 METHODS.register("unedited", "easyedit_mm_plugins.methods.base:Unedited")
@@ -21,10 +21,10 @@ METHODS.register("mscke", "easyedit_mm_plugins.methods.mscke:MSCKE")
 METHODS.register("mscke-lora", "easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRA")
 METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
 METHODS.register("visedit", "easyedit_mm_plugins.methods.visedit:VisEdit")
-METHODS.register("mend", "easyedit_mm_plugins.bridge.mend:MEND")
+METHODS.register("mend", "easyedit_mm_plugins.methods.mend.easyedit:MEND")
 METHODS.register("mscke-mend", "easyedit_mm_plugins.methods.mend:MSCKEMEND")
-METHODS.register("serac", "easyedit_mm_plugins.bridge.serac:SERAC")
-METHODS.register("ike", "easyedit_mm_plugins.bridge.ike:IKE")
+METHODS.register("serac", "easyedit_mm_plugins.methods.serac.model:SERAC")
+METHODS.register("ike", "easyedit_mm_plugins.methods.ike.model:IKE")
 
 
 def load_editor(

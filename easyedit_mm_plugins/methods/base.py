@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
+from ..core.errors import DataError
 from ..data.records import Question
-from ..errors import DataError
 
 # For each row the ids of the edits that it may see; None: all edits in force.
 Visible: TypeAlias = "Sequence[Collection[str]] | None"

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, DataError
-from ..files import atomic_path, read_json
+from ..core.errors import CheckpointError, DataError
+from ..core.files import atomic_path, read_json
 
 AGAIN = "save the editor again, or fetch it again if it was downloaded"
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..backbones.splice import answer_logits
+from ..core.errors import ConfigError
+from ..core.registry import did_you_mean
 from ..data.records import Question
-from ..errors import ConfigError
-from ..registry import did_you_mean
 from .base import Answer, Editor, Forced, Visible, force_with_base
-from .changes import Delta, Full, LowRank, applied
+from .row_hooks import Delta, Full, LowRank, applied
 
 __all__ = [
     "Delta",

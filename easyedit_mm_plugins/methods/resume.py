@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import RunError
-from ..files import atomic_path, digest, write_json
+from ..core.errors import RunError
+from ..core.files import atomic_path, digest, write_json
 from .checkpoint import load_tensors, tied_names
 
 LOG = logging.getLogger(__name__)

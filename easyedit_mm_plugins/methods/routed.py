@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from ..backbones.base import Backbone
+from ..core.errors import ConfigError
 from ..data.records import Question
-from ..errors import ConfigError
 from .base import Answer, Editor, Forced, Visible, force_with_base
 
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..core.distributed import Ranks
+from ..core.errors import ConfigError, TrainingError
+from ..core.registry import did_you_mean
 from ..data import EditRecord
-from ..errors import ConfigError, TrainingError
-from ..ranks import Ranks
-from ..registry import did_you_mean
 from .base import Editor
 from .resume import Resumable
 

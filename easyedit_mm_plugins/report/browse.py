@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.preview import thumbnail
+from ..data.tools.preview import thumbnail
 from ..evaluation.results import BASE, CaseResult
 from .scores import OUT_OF_SCOPE
 from .sources import Board, Report, Source

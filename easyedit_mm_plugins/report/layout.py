@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ..reproduce.published import Published, content, find
+from ..papers.published import Published, content, find
 from .compare import Paired, holm, paired_tests
 from .sources import METHOD_NAMES, UNEDITED, Board, Entry, Report
 
@@ -237,7 +237,7 @@ def p_text(p: float) -> str:
 
 def run_line(report: Report) -> list[dict[str, Any]]:
     """For each run what stands below every figure: folder, date, hardware, versions, commit."""
-    from ..evaluation.environment import hardware_line
+    from ..core.environment import hardware_line
 
     lines = []
     for source in report.sources:

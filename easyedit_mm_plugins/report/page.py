@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..core.shipped import ASSETS
 from ..evaluation.tables import PROTOCOL_TEXT
 from .browse import Pictures, browse, run_folders
 from .compare import SAMPLES
@@ -31,7 +32,7 @@ from .layout import (
 from .scores import score_histogram
 from .sources import UNEDITED, Board, Entry, Report
 
-_ASSETS = Path(__file__).parents[1] / "assets" / "report"
+_ASSETS = ASSETS / "report"
 _SCRIPTS = ("core.js", "charts.js", "tables.js", "cases.js", "main.js")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..core.errors import RunError
 from ..evaluation.metrics import Suite, suite_named
 from ..evaluation.results import CaseResult, make_row
 from ..evaluation.runs import RunFolder, find_run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import write_text
+from ..core.files import write_text
 from .latex import write_latex
 from .markdown import write_markdown
 from .page import write_page

@@ -8,8 +8,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyedit_mm_plugins.errors import DataError
-from easyedit_mm_plugins.files import disk_error, read_json, write_json
+from easyedit_mm_plugins.core.errors import DataError
+from easyedit_mm_plugins.core.files import disk_error, read_json, write_json
 from easyedit_mm_plugins.scenes import edits, language
 from easyedit_mm_plugins.scenes.edits import SceneEdit
 from easyedit_mm_plugins.scenes.world import Scene, render

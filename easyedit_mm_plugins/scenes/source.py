@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data.construct.sources import QA, ImageGroup, Source
-from ..errors import ConfigError
-from ..files import atomic_path
+from ..core.errors import ConfigError
+from ..core.files import atomic_path
+from ..data.tools.construct.sources import QA, ImageGroup, Source
 from . import language
 from .language import SceneQuestion
 from .world import Scene, counterfactual, counterfactual_values, render, sample_scene

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
+from ...core.errors import ConfigError
 from .config import AdapterConfig
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ...backbones.base import Backbone
-from ...backbones.zoo import ASSETS
+from ...core.shipped import ASSETS
 from .config import DualEditHyperParams, DualEditTrainingHyperParams
 from .model import DualEdit
 

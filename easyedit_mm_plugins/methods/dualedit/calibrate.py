@@ -20,8 +20,8 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
+from ...core.errors import DataError
 from ...data import EditRecord
-from ...errors import DataError
 from .losses import GEN, LOC, REL
 from .model import DualEdit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...errors import ConfigError
+from ...core.errors import ConfigError
 from ..mscke.config import HParams, build, choice
 
 FORMS = ("paper", "released", "visedit")

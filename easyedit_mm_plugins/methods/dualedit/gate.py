@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch
+from ...core.errors import TrainingError
 from ...data import EditRecord, Question
-from ...errors import TrainingError
 
 KEY = 128  # K of the learned gate
 PARTS = 4  # S of the learned gate

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.errors import TrainingError
 from ...data import EditRecord
-from ...errors import TrainingError
 from .adapters import pad_memory
 from .frozen import Asked, Frozen, FrozenStates
 from .layers import Chosen, EditedPass, decoder_of, starting_above

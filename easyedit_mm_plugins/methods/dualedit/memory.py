@@ -13,8 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ...core.errors import CheckpointError
 from ...data import Question
-from ...errors import CheckpointError
 from ..checkpoint import read_config, read_tensors, save_tensors
 from ..mscke.memory import EditMemory
 from ..routed import Hit

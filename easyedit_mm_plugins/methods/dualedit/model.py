@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, answer_logits, hidden_states
+from ...core.errors import ConfigError
 from ...data import Question
-from ...errors import ConfigError
 from ..base import Answer, Editor, Forced, Visible
 from ..routed import Hit
 from .adapters import new_adapter

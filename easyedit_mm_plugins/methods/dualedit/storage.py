@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ... import __version__
 from ...backbones.base import Backbone
-from ...errors import CheckpointError, ConfigError
-from ...files import write_json
+from ...core.errors import CheckpointError, ConfigError
+from ...core.files import write_json
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
-from ..hparams import build
+from ..settings import build
 from .config import DualEditConfig
 from .gate import new_gate
 

@@ -24,7 +24,7 @@ from .frozen import Asked, Frozen, FrozenStates
 from .gate import fit_gate
 from .losses import GEN, LOC, REL, draw, losses, total
 from .model import DualEdit
-from .start import start_at_answers
+from .warm_start import start_at_answers
 
 LOG = logging.getLogger(__name__)
 _AT_ONCE = 50  # questions per pass through the lower layers

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from ...errors import ConfigError
-from ..hparams import ModelHParams, at_least, choice
+from ...core.errors import ConfigError
 from ..mend.config import canonical
+from ..settings import ModelHParams, at_least, choice
 
 # KEBench names whole modules in its files.
 _WHOLE = {

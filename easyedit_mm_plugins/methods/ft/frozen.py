@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, Row, answer_logits, assemble
 from ...data.records import Question
-from ..changes import applied_apart
+from ..row_hooks import applied_apart
 
 
 class Frozen(ABC):

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 from ...backbones.base import Backbone
+from ...core.errors import ConfigError, DataError, TrainingError
+from ...core.shipped import HPARAMS
 from ...data.records import Question
-from ...errors import ConfigError, DataError, TrainingError
 from ..deltas import Delta, DeltaEditor, linear_modules
 from .config import FTConfig, FTLLMHyperParams, FTVisualHyperParams
 from .frozen import Frozen, Language, Visual
 from .tune import fine_tune
 
 LOG = logging.getLogger(__name__)
-HPARAMS = Path(__file__).parents[2] / "hparams"
 
 
 class FineTuning(DeltaEditor):

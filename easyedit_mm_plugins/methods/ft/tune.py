@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import TrainingError
 from ...data.records import Question
-from ...errors import TrainingError
 from ..deltas import Delta, Full
 from .config import FTConfig
 from .frozen import Frozen, wide

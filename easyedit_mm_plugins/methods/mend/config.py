@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from ...errors import ConfigError
-from ..hparams import LoopHParams, at_least, choice
+from ...core.errors import ConfigError
+from ..settings import LoopHParams, at_least, choice
 
 # The part of an EasyEdit parameter name that says which decoder it is in.
 _DECODER = re.compile(r"^(opt_model|llama_model|language_model)\.(.*\.)?(?=layers\.)")

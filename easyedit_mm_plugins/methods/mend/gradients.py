@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...backbones.splice import answer_logits
+from ...core.errors import TrainingError
 from ...data.records import Question
-from ...errors import TrainingError
 
 
 class Factors(NamedTuple):

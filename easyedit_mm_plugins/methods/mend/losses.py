@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from ...backbones.base import Backbone
 from ...backbones.splice import answer_logits
+from ...core.errors import TrainingError
 from ...data.records import Question
-from ...errors import TrainingError
 from ..deltas import Delta, applied, changed_rows
 from ..mscke.losses import INSIDE, Asked, Drawn
 from .model import Mend

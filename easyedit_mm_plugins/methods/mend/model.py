@@ -12,12 +12,12 @@ from torch import nn
 
 from ... import __version__
 from ...backbones.base import Backbone
+from ...core.errors import CheckpointError, ConfigError
+from ...core.files import write_json
 from ...data.records import Question
-from ...errors import CheckpointError, ConfigError
-from ...files import write_json
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from ..deltas import Delta, DeltaEditor, LowRank, linear_modules
-from ..hparams import build
+from ..settings import build
 from .config import MendConfig
 from .gradients import Factors, edit_gradients
 from .transform import GradientTransform, MendNetwork

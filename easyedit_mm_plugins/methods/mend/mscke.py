@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...errors import ConfigError
-from ..hparams import at_least, build
+from ...core.errors import ConfigError
 from ..mscke.by_editor import EditorCounterfactual
 from ..mscke.classifier import ScopeClassifier
 from ..mscke.config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
 from ..mscke.losses import Drawn
 from ..mscke.model import MSCKE
 from ..mscke.training import MSCKETrainer
+from ..settings import at_least, build
 from .config import MendConfig
 from .losses import mend_losses, mend_total, weighed
 from .model import Mend

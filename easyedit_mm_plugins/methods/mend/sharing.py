@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...ranks import Ranks
+from ...core.distributed import Ranks
 from ..training import Trainer
 from .transform import GradientTransform
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
+from ...core.errors import ConfigError
 from .config import MendConfig
 
 # Sizes (in, out) of each edited module, by name, in the order of their learning rates.

@@ -6,7 +6,7 @@ import logging
 from typing import TypeVar
 
 from ...backbones.base import Backbone
-from ...backbones.zoo import ASSETS
+from ...core.shipped import ASSETS
 from .config import MSCKEHyperParams, MSCKETrainingHyperParams
 from .model import MSCKE
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
+from ...core.errors import ConfigError
+from ...core.registry import METHODS
 from ...data import Question
-from ...errors import ConfigError
-from ...registry import METHODS
 from ..base import Editor
 from ..checkpoint import read_config
 from .config import CounterfactualConfig

@@ -10,15 +10,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import CheckpointError
+from ...core.files import digest, write_json
 from ...data import ImageLike, Question
-from ...errors import CheckpointError
-from ...files import digest, write_json
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from .config import ScopeConfig, build
 from .encoder import encoder_from_description, load_encoder
 from .encoding import Encoder
 from .fusion import FUSIONS
-from .seen import SeenPictures
+from .image_cache import SeenPictures
 from .similarity import SIMILARITIES
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...errors import ConfigError
-from ..hparams import HParams, ModelHParams, at_least, build, choice, read_yaml
+from ...core.errors import ConfigError
+from ..settings import HParams, ModelHParams, at_least, build, choice, read_yaml
 
 __all__ = ["HParams", "build", "choice", "read_yaml"]  # where they were; now in hparams.py
 _at_least = at_least

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
+from ...core.errors import BackboneError, CheckpointError, ConfigError
+from ...core.files import write_json
+from ...core.registry import Registry
 from ...data import Question
-from ...errors import BackboneError, CheckpointError, ConfigError
-from ...files import write_json
-from ...registry import Registry
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
 from .config import CounterfactualConfig, build
 from .pairs import PairReader
 
 LOG = logging.getLogger(__name__)
 COUNTERFACTUALS = Registry("counterfactual model")
-COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.released_lm:ReleasedLM")
+COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.release_lm:ReleasedLM")
 COUNTERFACTUALS.register("lora", "easyedit_mm_plugins.methods.mscke.lora:LoRA")
 COUNTERFACTUALS.register(
     "editor", "easyedit_mm_plugins.methods.mscke.by_editor:EditorCounterfactual"

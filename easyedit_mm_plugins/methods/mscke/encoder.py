@@ -17,15 +17,15 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from ...errors import BackboneError, CheckpointError, ConfigError, DataError
-from ...files import read_json
-from ...registry import did_you_mean
+from ...core.errors import BackboneError, CheckpointError, ConfigError, DataError
+from ...core.files import read_json
+from ...core.registry import did_you_mean
+from ...core.shipped import ASSETS
 from ..checkpoint import load_tensors
 from . import plain_blocks
 from .encoding import Encoder, FileIds
 
 LOG = logging.getLogger(__name__)
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 class BpeIds:

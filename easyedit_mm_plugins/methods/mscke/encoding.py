@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.errors import DataError
 from ...data import ImageLike, open_image
-from ...errors import DataError
 
 LOG = logging.getLogger(__name__)
 

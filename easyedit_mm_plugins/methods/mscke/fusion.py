@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...registry import Registry
+from ...core.registry import Registry
 
 FUSIONS = Registry("fusion")
 
@@ -127,7 +127,7 @@ class TextOnly(nn.Module):
         return self.head(text)
 
 
-_RELEASED = "easyedit_mm_plugins.methods.mscke.released:"
+_RELEASED = "easyedit_mm_plugins.methods.mscke.release_fusion:"
 FUSIONS.register("released", _RELEASED + "ReleasedDot")
 FUSIONS.register("released-concat", _RELEASED + "ReleasedConcat")
 FUSIONS.register("released-cross", _RELEASED + "ReleasedCross")

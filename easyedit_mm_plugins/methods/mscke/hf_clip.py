@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...core.errors import BackboneError
 from ...data import ImageLike, open_image
-from ...errors import BackboneError
 from .encoding import Encoder, FileIds
 
 

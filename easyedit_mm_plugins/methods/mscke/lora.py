@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from ...backbones.base import Backbone
-from ...errors import CheckpointError, ConfigError
-from ...files import write_json
-from ...registry import did_you_mean
+from ...core.errors import CheckpointError, ConfigError
+from ...core.files import write_json
+from ...core.registry import did_you_mean
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from .config import CounterfactualConfig, build
 from .counterfactual import Counterfactual

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...backbones.base import Backbone
-from ...errors import ConfigError
+from ...core.errors import ConfigError
 from .build import editor_from_hparams
 from .config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
 from .model import MSCKE

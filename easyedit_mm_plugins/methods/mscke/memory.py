@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...core.errors import CheckpointError, ConfigError
+from ...core.files import atomic_path, write_json
+from ...core.registry import did_you_mean
 from ...data import ImageLike, Question, open_image
-from ...errors import CheckpointError, ConfigError
-from ...files import atomic_path, write_json
-from ...registry import did_you_mean
 from ..checkpoint import read_config, read_tensors, save_tensors
 from ..routed import Hit
 

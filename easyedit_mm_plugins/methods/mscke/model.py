@@ -10,9 +10,9 @@ import torch
 
 from ... import __version__
 from ...backbones.base import Backbone
+from ...core.errors import CheckpointError, ConfigError
+from ...core.files import write_json
 from ...data import Question
-from ...errors import CheckpointError, ConfigError
-from ...files import write_json
 from ..base import Visible
 from ..checkpoint import AGAIN, read_config
 from ..routed import Hit, RoutedEditor

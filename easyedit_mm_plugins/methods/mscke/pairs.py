@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
+from ...core.errors import DataError
 from ...data import Question
-from ...errors import DataError
 
 
 class PairReader:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...registry import Registry
+from ...core.registry import Registry
 
 SIMILARITIES = Registry("similarity")
 

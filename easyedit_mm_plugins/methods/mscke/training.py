@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ...core.errors import ConfigError
 from ...data import EditRecord
-from ...errors import ConfigError
 from ..training import Trainer
 from .config import MSCKETrainingHyperParams
 from .losses import (

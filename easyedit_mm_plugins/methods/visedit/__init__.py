@@ -4,12 +4,7 @@ DualEdit grew from it; here it is DualEdit with its visual adapter alone, the in
 (``methods/dualedit/adapters.py``) and no gate. ``influence.py`` measures influence and teaches it.
 """
 
-from .model import (
-    VisEdit,
-    VisEditHyperParams,
-    VisEditTrainingHyperParams,
-    visedit_from_hparams,
-)
+from .model import VisEdit, VisEditHyperParams, VisEditTrainingHyperParams, visedit_from_hparams
 from .training import VisEditTrainer
 
 __all__ = [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones.splice import Batch, hidden_states
-from ...errors import BackboneError
+from ...core.errors import BackboneError
 from ..dualedit.adapters import InfluenceAdapter
 from ..dualedit.frozen import Asked, Frozen, FrozenStates
 from ..dualedit.layers import decoder_of, starting_above

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ...backbones.base import Backbone
-from ...errors import ConfigError
+from ...core.errors import ConfigError
 from ..dualedit import DualEdit, DualEditHyperParams, DualEditTrainingHyperParams
 from ..dualedit.build import editor_from_hparams
 from ..dualedit.config import AdapterConfig, DualEditConfig, GateConfig, at_least

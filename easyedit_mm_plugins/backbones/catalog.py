@@ -1,0 +1,113 @@
+"""Backbones by name. The embedded ones are shipped; the others load from a folder or a hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import BackboneError, ConfigError
+from ..core.registry import BACKBONES
+from ..core.shipped import ASSETS
+from .base import Backbone
+from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
+
+_FAMILIES: dict[str, type[HFBackbone]] = {
+    "blip-2": HFBlip2,
+    "blip-2 with llama": HFMiniGPT4,
+    "llava": HFLlava,
+}
+LLAVA_TEMPLATE = "USER: <image>\nQuestion: {} Short answer: ASSISTANT:"
+
+
+def _scenes(name: str) -> Any:
+    def load(source: str | Path | None = None, **kwargs: Any) -> Backbone:
+        kwargs.setdefault("template", "Question: {} Short answer:")
+        return from_folder(source or ASSETS / name, name=name, **kwargs)
+
+    return load
+
+
+def blip2_hf(source: str | Path | None = None, **kwargs: Any) -> Backbone:
+    """Hugging Face BLIP-2 OPT-2.7B, or any BLIP-2 folder."""
+    return HFBlip2.from_pretrained(
+        source or "Salesforce/blip2-opt-2.7b", **{"name": "blip2-hf", **kwargs}
+    )
+
+
+def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
+    """Hugging Face LLaVA-1.5 7B, or any LLaVA folder."""
+    kwargs.setdefault("template", LLAVA_TEMPLATE)
+    return HFLlava.from_pretrained(
+        source or "llava-hf/llava-1.5-7b-hf", **{"name": "llava", **kwargs}
+    )
+
+
+BACKBONES.register("scenes-blip2", _scenes("scenes-blip2"))
+BACKBONES.register("scenes-minigpt4", _scenes("scenes-minigpt4"))
+BACKBONES.register("scenes-llava", _scenes("scenes-llava"))
+BACKBONES.register("blip2", "easyedit_mm_plugins.host.catalog:blip2")  # EasyEdit's own two
+BACKBONES.register("minigpt4", "easyedit_mm_plugins.host.catalog:minigpt4")
+BACKBONES.register("blip2-hf", blip2_hf)
+BACKBONES.register("llava", llava)
+
+
+def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
+    """A local model folder, its family read from ``config.json``.
+
+    Raises:
+        BackboneError: no such folder, or a family that has no backbone here.
+    """
+    path = Path(folder)
+    try:
+        config = json.loads((path / "config.json").read_text())
+        family = config.get("model_type")
+        if family == "blip-2" and config.get("text_config", {}).get("model_type") == "llama":
+            family = "blip-2 with llama"
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{path} is not a model folder: {error}",
+            remedy="give a folder with config.json and weights",
+        ) from error
+    if family not in _FAMILIES:
+        raise BackboneError(
+            f"{path} holds a {family!r} model; supported here: {', '.join(_FAMILIES)}",
+            remedy="register a loader of your own with BACKBONES.register(name, loader)",
+        )
+    return _FAMILIES[family].from_pretrained(path, **{"name": path.name, **kwargs})
+
+
+def load_backbone(
+    name: str | Path,
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    **kwargs: Any,
+) -> Backbone:
+    """Load a backbone by registered name, or from a local folder.
+
+    Args:
+        name: ``"scenes-blip2"``, ``"scenes-minigpt4"``, ``"scenes-llava"``, ``"blip2-hf"``,
+            ``"llava"``, EasyEdit's own ``"blip2"`` and ``"minigpt4"``, a name that somebody
+            registered, or the path of a model folder.
+        source: folder or hub id to load instead of the name's usual one; for EasyEdit's own models
+            an EasyEdit hparams file.
+        device, dtype: where and how; float32 on a CPU by default.
+
+    Raises:
+        UnknownNameError: no such name; the message offers the nearest.
+        BackboneError: it cannot be loaded.
+    """
+    if isinstance(dtype, str):
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ConfigError(f"unknown dtype {dtype!r}", remedy="float32, bfloat16 or float16")
+        dtype = getattr(torch, dtype)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(f"device {device} is not available", remedy="use device=cpu")
+    kwargs |= {"device": device, "dtype": dtype}
+    if str(name) not in BACKBONES and Path(name).is_dir():
+        return from_folder(name, **kwargs)
+    return BACKBONES.get(str(name))(source, **kwargs)

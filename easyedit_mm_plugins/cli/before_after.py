@@ -1,0 +1,97 @@
+"""One edit, live: what the model says before, with the edit in force, and after it is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..core.errors import EasyEditMMError
+from ..data import Question
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..methods import Editor
+
+
+@dataclass(frozen=True)
+class Line:
+    """A question with its answers before and under the edit.
+
+    ``expected`` is what it should be under the edit, where that is known; ``route`` is the id of
+    the edit that answered, or ``None`` for the base model.
+    """
+
+    question: Question
+    before: str
+    after: str
+    route: str | None
+    score: float | None
+    expected: str = ""
+    note: str = ""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer under the edit is the expected one, if that is known."""
+        from ..evaluation import same_answer
+
+        return same_answer(self.after, self.expected) if self.expected else None
+
+
+def ask_around(
+    editor: Editor, edit: Question, questions: Sequence[Question], max_new_tokens: int = 8
+) -> list[Line]:
+    """Ask ``questions`` before and under ``edit``, then undo it.
+
+    Raises:
+        EasyEditMMError: the answers after the undo are not those from before.
+    """
+    before = editor.backbone.generate(questions, max_new_tokens=max_new_tokens)
+    with editor.edited([edit]):
+        answers = editor.generate(questions, max_new_tokens=max_new_tokens)
+    undone = [a.text for a in editor.generate(questions, max_new_tokens=max_new_tokens)]
+    if undone != before:
+        raise EasyEditMMError(
+            f"the {editor.name} editor did not undo its edit: {undone} instead of {before}",
+            remedy="report this as a defect of the method",
+        )
+    return [
+        Line(question, was, answer.text, answer.route, answer.score)
+        for question, was, answer in zip(questions, before, answers, strict=True)
+    ]
+
+
+def answer_table(edit: Question, lines: Sequence[Line]) -> Table:
+    """The lines for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    caption = "Afterwards the edit was undone; every answer was again the one from before."
+    table = Table(
+        title=f"edit: {escape(edit.text)} -> {escape(edit.answer)}",
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+    )
+    noted = any(line.note for line in lines)
+    for column in (*(["kind"] if noted else []), "question", "before", "after"):
+        table.add_column(column)
+    table.add_column("answered by", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    for line in lines:
+        plain = line.question.image is None and not line.note
+        mark = {None: "", True: " [green]✓[/]", False: " [red]✗[/]"}[line.right]
+        table.add_row(
+            *([line.note] if noted else []),
+            escape(line.question.text) + (" [dim](no picture)[/]" if plain else ""),
+            escape(line.before),
+            ("[bold]" if line.after != line.before else "[dim]")
+            + escape(line.after)
+            + "[/]"
+            + mark,
+            "base" if line.route is None else f"edit {line.route}",
+            "" if line.score is None else f"{line.score:.3f}",
+        )
+    return table

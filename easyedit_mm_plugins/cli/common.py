@@ -1,0 +1,90 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..core.errors import ConfigError
+
+# Options of several commands.
+Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+
+
+def be_quiet() -> None:
+    """Keep other packages' deprecation talk away from the results, in child processes too."""
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """For commands that go on where they were stopped: say so when they are."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def editor_folders(given: list[str], methods: list[str]) -> dict[str, str]:
+    """``--editor`` values, FOLDER or METHOD=FOLDER, by method.
+
+    Raises:
+        ConfigError: a method that is not asked for, none where there are several, no such folder.
+    """
+    folders = {}
+    for value in given:
+        method, separator, folder = value.partition("=")
+        if not separator:
+            if len(methods) != 1:
+                raise ConfigError(
+                    f"--editor {value} does not say which method it is for",
+                    remedy=f"write --editor {methods[0]}={value}",
+                )
+            method, folder = methods[0], value
+        if method not in methods:
+            raise ConfigError(f"--editor {value}: {method} is not among the methods of this run")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--editor {value}: the folder does not exist")
+        folders[method] = folder
+    return folders
+
+
+def run_name(methods: list[str], backbones: list[str], data: str, protocol: str) -> str:
+    """A run's name where none is given."""
+    parts = ["+".join(methods), "+".join(Path(b).name for b in backbones), data]
+    return "-".join([*parts, *([protocol] if protocol != "generated" else [])])
+
+
+def say_skipped(records: Any) -> None:
+    """Tell how many bad records were left out."""
+    from ..core.console import CONSOLE
+
+    if records.skipped:
+        CONSOLE.print(f"[yellow]{len(records.skipped)} bad records left out[/]; the first:")
+        CONSOLE.print(f"  {records.skipped[0]}", markup=False)
+
+
+def show_run(run: Any, rows: list[dict]) -> None:
+    """Print a run's notes and tables."""
+    from rich.markup import escape
+
+    from ..core.console import CONSOLE
+    from ..evaluation.tables import print_tables
+
+    for note in run.notes:
+        CONSOLE.print(f"[yellow]note[/] {escape(note)}")
+    print_tables(CONSOLE, rows, run.environment(), run.status.missing())

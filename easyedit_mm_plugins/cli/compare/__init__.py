@@ -1,0 +1,1 @@
+"""``easyedit-mm compare``: Hydra's language in front of :func:`evaluation.runner.run_grid`."""

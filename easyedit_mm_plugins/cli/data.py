@@ -1,0 +1,234 @@
+"""``easyedit-mm data``: build, fetch, verify, look at and publish benchmark data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import ConfigError
+from .common import Images
+from .data_build import build_fgvedit
+
+if TYPE_CHECKING:
+    from ..data.tools.verify import Report
+
+app = typer.Typer(
+    name="data",
+    help="Build, fetch, verify, look at and publish benchmark data.",
+    no_args_is_help=True,
+)
+
+app.command("build-fgvedit")(build_fgvedit)
+
+Files = Annotated[list[Path], typer.Argument(help="JSON files of records, or a folder of them.")]
+Rephrased = Annotated[
+    Path | None, typer.Option(help="Folder of image_rephrase, if it is another one.")
+]
+
+
+@app.command()
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A data set; without one, a list.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder for it.")] = Path("data/downloads"),
+    offline: Annotated[Path | None, typer.Option(help="Take the files from this folder.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Base URL to fetch from instead.")] = None,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives")] = False,
+) -> None:
+    """Get published data: resumable, checked where checksums are published."""
+    from ..core.console import CONSOLE
+    from ..data.tools.fetch import SETS
+    from ..data.tools.fetch import fetch as get
+
+    if name is None:
+        for known in SETS.names():
+            CONSOLE.print(f"{known:15}{SETS.get(known).about}", markup=False)
+        return
+    with _bytes_bar() as progress:
+        paths = get(
+            name, to, offline=offline, mirror=mirror, keep_archives=keep_archives, progress=progress
+        )
+    for path in paths:
+        print(path)
+
+
+@app.command()
+def verify(
+    path: Files,
+    images: Images = None,
+    rephrase_images: Rephrased = None,
+    kind: Annotated[str | None, typer.Option(help="fgvedit, e-vqa or e-ic.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="clip, a folder, a hub name or none.")] = "clip",
+    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes for images.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Report to a file; - prints.")
+    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write cleaned copies to this folder.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count, too.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Findings to print of each kind.")] = 3,
+) -> None:
+    """Is it fit for use? Exit code 0: yes, 1: no, 2: it could not be found out."""
+    from ..data.schema import KINDS
+    from ..data.tools.verify import verify as check
+
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    report = check(
+        path,
+        images,
+        rephrase_images=rephrase_images,
+        kind=kind,  # type: ignore[arg-type]
+        tokenizer=None if tokenizer == "none" else tokenizer,
+        max_tokens=max_tokens,
+        workers=workers,
+        fix=fix,
+    )
+    if as_json is not None and str(as_json) == "-":
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show_report(report, show, fix)
+        if as_json is not None:
+            from ..core.files import write_json
+
+            write_json(as_json, report.to_json())
+    raise typer.Exit(report.exit_code(strict=strict))
+
+
+@app.command()
+def preview(
+    path: Files,
+    images: Images = None,
+    rephrase_images: Rephrased = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
+    limit: Annotated[int, typer.Option(min=0, help="Records per file; 0: all.")] = 200,
+    side: Annotated[int, typer.Option(min=16, help="Size of the pictures.")] = 256,
+    title: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """One HTML page of records, with pictures, filters and search; needs no server."""
+    from ..data.tools.preview import write_preview
+
+    n = write_preview(
+        path,
+        out,
+        images=images,
+        rephrase_images=rephrase_images,
+        limit=limit or None,
+        side=side,
+        title=title,
+    )
+    print(f"{out}: {n:,} records, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def stats(
+    path: Files,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plots: Annotated[Path | None, typer.Option(help="Folder for plots (PNG).")] = None,
+) -> None:
+    """The tables and plots that a data card needs, as Markdown."""
+    from ..data.tools import stats as module
+
+    found = module.describe(path)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else module.markdown(found))
+    for made in module.plots(found, plots) if plots is not None else []:
+        if not as_json:
+            print(made)
+
+
+@app.command()
+def card(
+    path: Annotated[Path, typer.Argument(help="A folder of records, or a file.")],
+    out: Annotated[Path | None, typer.Option(help="By default README.md beside them.")] = None,
+    name: Annotated[str | None, typer.Option()] = None,
+    license: Annotated[str, typer.Option(help="As the Hub abbreviates it.")] = "other",
+) -> None:
+    """Write a data card to fill in; what is known is filled in already."""
+    from ..data.tools.card import write_card
+
+    out = out or (path if path.is_dir() else path.parent) / "README.md"
+    if out.exists():
+        raise ConfigError(f"{out} is there already", remedy="name another file with --out")
+    write_card(path, out, name=name, license=license)
+    print(out)
+
+
+@app.command()
+def push(
+    path: Files,
+    repo: Annotated[str, typer.Option(help="owner/name on the Hugging Face Hub.")],
+    images: Images = None,
+    kind: Annotated[str, typer.Option(help="fgvedit, e-vqa or e-ic.")] = "fgvedit",
+    card: Annotated[Path | None, typer.Option(help="Data card to put there.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="By default it is private.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out.")] = False,
+) -> None:
+    """Upload records and their pictures to the Hugging Face Hub as Parquet."""
+    from ..core.registry import DATASETS
+    from ..data.tools.interop import push as upload
+    from ..data.tools.raw import record_files
+
+    reader = DATASETS.get(kind)
+    splits = {
+        file.stem: reader(file, image_root=images, skip_bad=skip_bad) for file in record_files(path)
+    }
+    text = card.read_text(encoding="utf-8") if card is not None else None
+    print(upload(splits, repo, card=text, private=not public))
+
+
+@contextmanager
+def _bytes_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from ..core.console import ERRORS
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=ERRORS, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, there: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=there, total=total)
+
+        yield update
+
+
+def _show_report(report: Report, show: int, fix: Path | None) -> None:
+    from ..core.console import CONSOLE
+
+    for file, about in report.files.items():
+        expected = f", published {about['published']:,}" if about["published"] else ""
+        text = f"{file}: {about['records']:,} {about['kind']} records{expected}"
+        CONSOLE.print(text, markup=False, soft_wrap=True)
+    if report.images:
+        counts = ", ".join(f"{key} {value:,}" for key, value in report.images.items())
+        CONSOLE.print(f"images: {counts}", markup=False, soft_wrap=True)
+    for level, found in (("error", report.errors), ("warning", report.warnings)):
+        groups: dict[str, list[Any]] = {}
+        for finding in found:
+            groups.setdefault(finding.check, []).append(finding)
+        for check, members in groups.items():
+            colour = "red" if level == "error" else "yellow"
+            CONSOLE.print(f"[{colour}]{level}[/] {check}: {len(members):,}")
+            for one in members[:show]:
+                parts = [
+                    Path(one.file).name if one.file else None,
+                    f"record {one.record}" if one.record is not None else None,
+                    one.field,
+                ]
+                place = ", ".join(part for part in parts if part)
+                text = f"  {place}: {one.message}" if place else f"  {one.message}"
+                CONSOLE.print(text, markup=False, soft_wrap=True)
+            if len(members) > show:
+                CONSOLE.print(f"  ... and {len(members) - show:,} more", style="dim")
+    for file, items in report.dropped.items():
+        name = Path(file).name
+        CONSOLE.print(f"{name}: {len(items):,} records left out of {fix}/{name}", markup=False)
+    n_errors, n_warnings = len(report.errors), len(report.warnings)
+    verdict = "not fit for use" if n_errors else "fit for use"
+    CONSOLE.print(f"{verdict}: {n_errors:,} errors, {n_warnings:,} warnings")

@@ -1,0 +1,67 @@
+"""``easyedit-mm reproduce``: the papers' tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Device, DType, Images, resumable
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="See 'list experiments'.")],
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Base model, may be repeated; without it the embedded ones."),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="scenes, a JSON file in FGVEdit's schema, or NAME:PATH.")
+    ] = "scenes",
+    images: Images = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many test cases.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="generated, teacher-forced or released.")
+    ] = None,
+    editors: Annotated[
+        Path | None, typer.Option(help="Folder of trained editors, METHOD-BACKBONE each.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
+) -> None:
+    """Measure a table or figure of the papers; a stopped one goes on where it was."""
+    from ..papers import EXPERIMENTS, ExperimentSettings
+
+    run = EXPERIMENTS.get(name)
+    settings = ExperimentSettings(
+        name=EXPERIMENTS.key(name),
+        backbones=backbone or [],
+        data=data,
+        images=images,
+        limit=limit,
+        train=train,
+        out=out,  # type: ignore[arg-type]  # None: the default
+        device=device,
+        dtype=dtype,
+        overwrite=overwrite,
+        protocol=protocol,
+        editors=editors,
+    )
+    with resumable():
+        run(settings)
+
+
+def compare(context: typer.Context) -> None:
+    """Compare methods, in Hydra's language: method=[serac,mscke] backbone=scenes-llava.
+
+    Groups: method (one or several), backbone, data, eval, experiment; -m sweeps, --cfg job shows
+    the configuration, --hydra-help what else Hydra takes. See docs/experiments.md.
+    """
+    from .compare.run import compare as run
+
+    with resumable():
+        run(context.args)

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, names, files, processes, loggers; nothing about editing."""

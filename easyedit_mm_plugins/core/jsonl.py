@@ -1,0 +1,106 @@
+"""JSON Lines that survive being killed, a full disk, and several writers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import RunError
+from .files import disk_error
+
+try:
+    import fcntl
+except ImportError:  # Windows: one writer at a time is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def locked(file: BinaryIO) -> Iterator[None]:
+    """Hold the advisory lock of an open file; other processes of ours wait for it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def append(path: Path, values: list[Any]) -> None:
+    """Add one line per value, flushed to the file; either all of them are there or none.
+
+    Raises:
+        RunError: the disk is full or the file cannot be written; earlier lines are untouched.
+    """
+    data = b"".join(
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        + b"\n"
+        for value in values
+    )
+    if not data:
+        return
+    try:
+        with path.open("ab", buffering=0) as file, locked(file):
+            end = os.fstat(file.fileno()).st_size
+            try:
+                written = 0
+                while written < len(data):
+                    written += file.write(data[written:])
+            except BaseException:
+                file.truncate(end)  # no half line stays behind
+                raise
+    except OSError as error:
+        problem = disk_error(error, path)
+        raise RunError(problem.message, remedy=problem.remedy) from error
+
+
+def load(path: Path) -> tuple[list[Any], str | None]:
+    """All values of the file, and a note if its last line had to be dropped.
+
+    A line that was being written when the process died has no line end, or none of its text; it is
+    cut off the file, so that the next append starts on a line of its own. A file that may only be
+    read is left as it is.
+
+    Raises:
+        RunError: a line in the middle is not JSON, naming file and line.
+    """
+    if not path.exists():
+        return [], None
+    try:
+        with _open(path) as file, locked(file):
+            data = file.read()
+            lines = data.split(b"\n")
+            keep, values = 0, []
+            for number, line in enumerate(lines[:-1], start=1):
+                try:
+                    values.append(json.loads(line))
+                except ValueError as error:
+                    if number < len(lines) - 1 or lines[-1]:
+                        raise RunError(
+                            f"{path}, line {number}: not JSON ({error})",
+                            remedy="delete that line; its case will be evaluated again",
+                        ) from None
+                    break
+                keep += len(line) + 1
+            if keep == len(data):
+                return values, None
+            if file.writable():
+                file.truncate(keep)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    note = f"{path}: the last line was cut short ({len(data) - keep} bytes); dropped"
+    return values, note
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("r+b", buffering=0)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return path.open("rb", buffering=0)
+        raise

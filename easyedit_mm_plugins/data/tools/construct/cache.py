@@ -1,0 +1,112 @@
+"""Answers of a judge on disk, by content: what was asked once is not asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ....core.errors import DataError
+from ....core.files import disk_error
+
+
+def content_key(value: Any) -> str:
+    """The name of a request: a hash of everything that decides its answer."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class AnswerCache:
+    """A file of JSON lines ``{"key", "reply", ...}``, one per answer, written as it comes.
+
+    A line cut short by a kill or a full disk is dropped when the file is next opened. Without a
+    path, answers are kept in memory only.
+
+    Raises:
+        DataError: the file is not such a cache.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self._lock = threading.Lock()
+        self._replies: dict[str, str] = {}
+        self._waiting: dict[str, Future[str]] = {}
+        if self.path is not None and self.path.exists():
+            self._read()
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._replies
+
+    def get(self, key: str) -> str | None:
+        """The answer under ``key``, if there is one."""
+        return self._replies.get(key)
+
+    def ask(self, key: str, fetch: Callable[[], str]) -> str:
+        """The answer under ``key``, fetched and written down if it is new.
+
+        Threads that want the same answer at the same time wait for one request.
+        """
+        with self._lock:
+            if key in self._replies:
+                return self._replies[key]
+            future = self._waiting.get(key)
+            mine = future is None
+            if mine:
+                future = self._waiting[key] = Future()
+        if not mine:
+            return future.result()
+        try:
+            reply = fetch()
+            self._write(key, reply)
+        except BaseException as error:
+            with self._lock:
+                del self._waiting[key]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            self._replies[key] = reply
+            del self._waiting[key]
+        future.set_result(reply)
+        return reply
+
+    def _read(self) -> None:
+        raw = self.path.read_bytes()
+        end = raw.rfind(b"\n") + 1
+        for number, line in enumerate(raw[:end].split(b"\n")[:-1], 1):
+            try:
+                entry = json.loads(line)
+                key, reply = entry["key"], entry["reply"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                key = reply = None
+            if not isinstance(key, str) or not isinstance(reply, str):
+                raise DataError(
+                    "is not a judge's answer",
+                    file=self.path,
+                    record=f"line {number}",
+                    remedy="delete the line, or name another cache file",
+                )
+            self._replies[key] = reply
+        if end < len(raw):  # the last answer was being written when the run was killed
+            os.truncate(self.path, end)
+
+    def _write(self, key: str, reply: str) -> None:
+        if self.path is None:
+            return
+        line = json.dumps({"key": key, "reply": reply}).encode() + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, self.path.open("ab", buffering=0) as file:
+                start = os.fstat(file.fileno()).st_size
+                if file.write(line) != len(line):  # the disk is full: leave no half line
+                    os.truncate(self.path, start)
+                    raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise disk_error(error, self.path) from error

@@ -1,0 +1,157 @@
+"""Where question-answer pairs come from: one small interface, several formats behind it.
+
+A source gives :class:`ImageGroup` objects, one per image, in a fixed order; the first pair of a
+group is what is edited. Another source is a class with ``groups()``, registered in ``SOURCES`` or
+by the entry point ``easyedit_mm_plugins.sources``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....core.errors import ConfigError, DataError
+from ....core.registry import Registry
+
+SOURCES = Registry("source", "easyedit_mm_plugins.sources")
+
+_NUMBERS = frozenset("zero one two three four five six seven eight nine ten".split())
+
+
+@dataclass(frozen=True)
+class QA:
+    """One question about an image and its right answer.
+
+    Attributes:
+        question_type: the group that counterfactual answers are drawn within, as VQAv2's
+            ``question_type`` ("what color is the").
+        answer_type: "yes/no", "number" or "other", as in VQAv2.
+        accepted: every answer that somebody gave; none of them becomes a counterfactual answer.
+        alternatives: plausible different answers, where the source knows them.
+        rephrase: another wording, where the source has one.
+    """
+
+    qid: str
+    question: str
+    answer: str
+    question_type: str
+    answer_type: str
+    accepted: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] | None = None
+    rephrase: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """All pairs of one image; ``image`` is relative to the source's ``image_root``."""
+
+    image_id: str
+    image: str
+    pairs: tuple[QA, ...]
+
+
+class Source(ABC):
+    """Question-answer pairs grouped by image.
+
+    Attributes:
+        name: as registered.
+        image_root: what the groups' image paths are relative to.
+        example_nq: locality questions that come with the source, if any, as (question, answer).
+    """
+
+    name: str = "source"
+    image_root: Path
+    example_nq: tuple[tuple[str, str], ...] = ()
+
+    @abstractmethod
+    def groups(self) -> Iterator[ImageGroup]:
+        """The groups, always in the same order.
+
+        Raises:
+            DataError: a file that cannot be read or is not in the expected format.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies the data in a build's protocol."""
+        return {"source": self.name}
+
+    def truth(self, group: ImageGroup, other: QA) -> str | None:
+        """The scope of ``other`` ("in", "out", "none") if the source knows it, else None."""
+        return None
+
+
+def open_source(name: str, **options: Any) -> Source:
+    """A registered source by name.
+
+    Raises:
+        UnknownNameError: no such source.
+        ConfigError: options that it does not take, or lacks.
+    """
+    kind = SOURCES.get(name)
+    try:
+        return kind(**{k: v for k, v in options.items() if v not in (None, [], ())})
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        text = str(error).split("__init__() ")[-1]
+        raise ConfigError(f"source {name}: {text}", remedy="see docs/data.md") from error
+
+
+def guess_types(question: str, answer: str) -> tuple[str, str]:
+    """A question type (its first words) and an answer type, for data that has none."""
+    words = question.lower().replace("?", " ").split()
+    first = words[:2]
+    if first[:1] == ["what"] and len(words) > 1 and words[1] in {"color", "kind", "type", "shape"}:
+        first = words[:3]
+    text = answer.strip().lower()
+    if text in {"yes", "no"}:
+        return " ".join(first), "yes/no"
+    number = text.replace(",", "").replace(".", "", 1).isdigit() or text in _NUMBERS
+    return " ".join(first), "number" if number else "other"
+
+
+def group_pairs(items: Iterable[tuple[str, QA]]) -> Iterator[ImageGroup]:
+    """Groups from (image path, pair), in order of each image's first appearance."""
+    found: dict[str, list[QA]] = {}
+    for image, pair in items:
+        found.setdefault(image, []).append(pair)
+    for image, pairs in found.items():
+        yield ImageGroup(image, image, tuple(pairs))
+
+
+def text_of(item: Any, field: str, file: Path, record: object) -> str:
+    """A non-empty text field.
+
+    Raises:
+        DataError: it is missing, empty or no text.
+    """
+    if not isinstance(item, dict):
+        raise DataError(f"is a {type(item).__name__}, not an object", file=file, record=record)
+    value = item.get(field)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        what = "is missing" if value is None else "is empty or no text"
+        raise DataError(
+            what, file=file, record=record, field=field, remedy="mend or delete the record"
+        )
+    return " ".join(value.split())
+
+
+def as_paths(value: str | Path | list[str | Path]) -> list[Path]:
+    """One path or several, as a list."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [Path(v) for v in values]
+
+
+for _name, _where in (
+    ("vqav2", "easyedit_mm_plugins.data.tools.construct.vqav2:VQAv2Source"),
+    ("e-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EVQASource"),
+    ("easy-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EasyVQASource"),
+    ("table", "easyedit_mm_plugins.data.tools.construct.tables:TableSource"),
+    ("scenes", "easyedit_mm_plugins.scenes.source:ScenesSource"),
+):
+    SOURCES.register(_name, _where)

@@ -1,0 +1,106 @@
+"""Looking closely at many image files, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from ...core.hashing import sha256_of
+
+HUGE_PIXELS = 40_000_000
+_FEW = 300  # below this, starting processes takes longer than looking
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """What an image file is like.
+
+    Attributes:
+        problem: why it cannot be used, or None.
+        oddities: "grey", "cmyk", "palette", "alpha", "16 bit", "animated", "exif-rotated", "huge".
+        digest: SHA-256 of the file if asked for, to find equal images under different names.
+    """
+
+    path: str
+    problem: str | None = None
+    size: tuple[int, int] | None = None
+    oddities: tuple[str, ...] = field(default_factory=tuple)
+    digest: str | None = None
+
+
+def look(path: str, with_digest: bool = False) -> PictureReport:
+    """Decode one file whole and note what is unusual about it. Raises nothing."""
+    try:
+        if not os.stat(path).st_size:
+            return PictureReport(path, "image file is empty")
+        digest = sha256_of(path) if with_digest else None
+    except FileNotFoundError:
+        return PictureReport(path, "image not found")
+    except OSError as error:
+        return PictureReport(path, f"image cannot be read: {error.strerror or error}")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")
+            size = picture.size
+            odd = _oddities(picture)
+            if size[0] * size[1] <= 4 * HUGE_PIXELS:  # beyond that, the header has to do
+                picture.load()
+    except Image.DecompressionBombError as error:
+        return PictureReport(path, f"image is too large to be safe: {error}", digest=digest)
+    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+        return PictureReport(path, f"image cannot be decoded: {error}", digest=digest)
+    return PictureReport(path, None, size, odd, digest)
+
+
+def _oddities(picture: Image.Image) -> tuple[str, ...]:
+    mode = picture.mode
+    odd = {
+        "L": ["grey"],
+        "1": ["grey"],
+        "LA": ["grey", "alpha"],
+        "CMYK": ["cmyk"],
+        "YCCK": ["cmyk"],
+        "P": ["palette"],
+        "PA": ["palette", "alpha"],
+        "RGBA": ["alpha"],
+    }.get(mode, ["16 bit"] if mode.startswith(("I", "F")) else [])
+    if picture.info.get("transparency") is not None and "alpha" not in odd:
+        odd = [*odd, "alpha"]
+    if getattr(picture, "n_frames", 1) > 1:
+        odd = [*odd, "animated"]
+    if picture.getexif().get(0x0112, 1) not in (0, 1):
+        odd = [*odd, "exif-rotated"]
+    if picture.size[0] * picture.size[1] > HUGE_PIXELS:
+        odd = [*odd, "huge"]
+    return tuple(odd)
+
+
+def look_at_all(
+    paths: Iterable[str | Path],
+    workers: int | None = None,
+    *,
+    digests: Iterable[str | Path] = (),
+) -> list[PictureReport]:
+    """A report for each distinct path, in sorted order.
+
+    Args:
+        workers: processes; by default one per core, and none at all for few files.
+        digests: the paths whose content is to be told apart.
+    """
+    distinct = sorted({str(p) for p in paths})
+    wanted = {str(p) for p in digests}
+    flags = [path in wanted for path in distinct]
+    workers = workers if workers is not None else (os.cpu_count() or 1)
+    if workers <= 1 or len(distinct) < _FEW:
+        return list(map(look, distinct, flags))
+    # Forking a process with threads is not safe; a fresh one imports this module and PIL only.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(look, distinct, flags, chunksize=64))

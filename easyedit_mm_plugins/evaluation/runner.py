@@ -1,0 +1,145 @@
+"""Measures a grid: goes on where it was stopped, past what fails, in a few processes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from ..core.distributed import Ranks
+from ..core.errors import EasyEditMMError
+from ..core.files import write_text
+from ..core.processes import run_here, run_parallel
+from . import RunFolder, jobs
+from .grid import Grid
+from .status import DONE, FAILED, STARTED, Key
+from .worker import measure_backbone
+
+QUIET = 300.0  # seconds between lines of progress in a log
+
+
+def run_grid(
+    grid: Grid, out: str | Path, *, overwrite: bool = False, every: float = QUIET
+) -> RunFolder:
+    """Measure everything that ``grid`` asks for into the run folder ``out``.
+
+    What is finished there is kept and not measured again; a row that failed is tried again. Under
+    ``torchrun`` or ``accelerate launch`` every process measures its share of the cases.
+
+    Args:
+        overwrite: drop what is there and start over.
+        every: seconds between lines of progress where nobody watches.
+
+    Returns:
+        The run folder, its ``summary.json`` and ``table.md`` written; rows that could not be
+        measured stand under "failed" there, with the reason.
+
+    Raises:
+        DataError: the records are wrong. RunError: the folder holds another run, another version
+            of a method, or cannot be written.
+    """
+    ranks = Ranks.here()
+    sets = grid.load()
+    if ranks.first:
+        run = grid.open(out, sets, overwrite=overwrite)
+        if grid.resolved is not None:
+            write_text(run.path / "resolved.yaml", grid.resolved)
+        done = _finished(grid, sets, run)
+        run.status.ask(key for key in _keys(grid, sets) if key not in done)
+    ranks.wait()
+    if not ranks.first:
+        run = grid.open(out, sets)
+        done = _finished(grid, sets, run)
+    try:
+        _measure_all(grid, sets, run, done, ranks, every)
+    except BaseException:
+        if ranks.world == 1:  # so that what is there can be looked at
+            with suppress(EasyEditMMError):
+                run.summarise()
+        raise
+    ranks.wait()
+    if ranks.first:
+        run.summarise()
+    ranks.wait()  # now every process can read it
+    ranks.leave()
+    return run
+
+
+def finished(grid: Grid, out: str | Path) -> bool:
+    """Whether the run folder ``out`` holds all that ``grid`` asks for.
+
+    Raises:
+        DataError: the records are wrong. RunError: the folder holds another run.
+    """
+    if not (Path(out) / "config.yaml").is_file():
+        return False
+    sets = grid.load()
+    return _finished(grid, sets, grid.open(out, sets)) == set(_keys(grid, sets))
+
+
+def _keys(grid: Grid, sets: list[jobs.Records]) -> list[Key]:
+    return [
+        (method, backbone.label, records.name)
+        for backbone in grid.backbones
+        for records in sets
+        for method in grid.methods
+    ]
+
+
+def _finished(grid: Grid, sets: list[jobs.Records], run: RunFolder) -> set[Key]:
+    """Rows of which every case is there."""
+    cases = {records.name: {r.case_id for r in records.records} for records in sets}
+    found = set()
+    for key in _keys(grid, sets):
+        row = run.status.measured_as(key)
+        if run.status.states(key) == {DONE} and row is not None:
+            done = run.finished((*row, key[2], grid.protocol.name))
+            if cases[key[2]] <= set(done):
+                found.add(key)
+    return found
+
+
+def _measure_all(
+    grid: Grid,
+    sets: list[jobs.Records],
+    run: RunFolder,
+    done: set[Key],
+    ranks: Ranks,
+    every: float,
+) -> None:
+    todo = {
+        backbone.label: backbone
+        for backbone in grid.backbones
+        if any(key[1] == backbone.label and key not in done for key in _keys(grid, sets))
+    }
+    here = grid.processes == 0 or (grid.processes is None and len(todo) == 1) or ranks.world > 1
+
+    def work(skip: Collection[Key]) -> dict[str, tuple]:
+        path = str(run.path)
+        return {name: (grid, b, path, frozenset(skip), ranks) for name, b in todo.items()}
+
+    if here:
+        run_here(measure_backbone, work(done), every=every, silent=not ranks.first)
+        return
+    cpu = all(backbone.device == "cpu" for backbone in todo.values())
+    limit = grid.processes or (None if cpu else 1)
+    skip = set(done)
+    while todo:
+        died = run_parallel(measure_backbone, work(skip), limit=limit, survive=True, every=every)
+        run.status.load()
+        for name, code in died.items():
+            skip |= _blame(run, [k for k in _keys(grid, sets) if k[1] == name], code)
+        todo = {name: todo[name] for name in died}
+        skip |= {k for k in _keys(grid, sets) if run.status.states(k) & {DONE, FAILED}}
+
+
+def _blame(run: RunFolder, keys: list[Key], code: int) -> set[Key]:
+    """Which rows a process that died with ``code`` takes with it: those it had begun."""
+    begun = {key for key in keys if STARTED in run.status.states(key)}
+    if not begun:  # it never came to a method: it would die again
+        begun = {key for key in keys if not run.status.states(key) & {DONE, FAILED}}
+    for key in begun:
+        run.status.fail(
+            key, f"its process ended with code {code} (out of memory?); the others went on"
+        )
+    return begun

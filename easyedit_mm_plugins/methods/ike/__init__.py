@@ -1,0 +1,1 @@
+"""IKE as a baseline: EasyEdit's own demonstrations and retrieval before a frozen backbone."""

@@ -1,0 +1,260 @@
+"""IKE as a baseline: EasyEdit's own demonstrations and retrieval, in front of a frozen backbone.
+
+Its code writes and reads the demonstrations and picks them for an edit (``retrieval.py``). The
+prompt is the one that its evaluation puts together: the demonstrations, ``New Fact: {edit}
+{answer}`` and ``Prompt:`` with the question; the image comes where the backbone has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from ... import __version__
+from ...backbones.base import Backbone
+from ...backbones.splice import Row, answer_logits, assemble
+from ...core.errors import CheckpointError, ConfigError, DataError
+from ...core.files import write_json
+from ...data import EditRecord, Question
+from ...host import easyedit as host
+from ..base import Answer, Editor, Forced, Visible
+from ..checkpoint import read_config
+from ..settings import build
+from .config import IKEHyperParams, shipped_hparams, training_records
+from .retrieval import CACHE, Demonstrations, SentenceEncoder
+
+
+class IKE(Editor):
+    """In-context editing: nothing is trained, nothing is changed, the edit stands in the prompt.
+
+    There is no scope decision: every question is answered under an edit, of several that it may
+    see under the one whose question and answer resemble it most by the sentence encoder.
+
+    Args:
+        backbone: the base model.
+        train: records to demonstrate with, ``"scenes"``, or a JSON file in FGVEdit's schema; by
+            default what ``hparams.task_name`` says.
+        hparams: by default those shipped for the backbone.
+        corpus: how many records are demonstrated with, at most.
+        cache: folder for embeddings.
+
+    Raises:
+        ConfigError: no hparams for the backbone, no training records, or none of use.
+        DataError: a training file that cannot be read.
+        BackboneError: the sentence encoder cannot be loaded.
+        BridgeError: EasyEdit is not installed, or does not import.
+    """
+
+    name: ClassVar[str] = "ike"
+    isolates_rows: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+    hparams_class: ClassVar[type] = IKEHyperParams
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        train: Sequence[EditRecord] | str | Path | None = None,
+        *,
+        hparams: IKEHyperParams | None = None,
+        corpus: int = 1000,
+        cache: str | Path = CACHE,
+    ) -> None:
+        super().__init__(backbone)
+        self.hparams = hparams or shipped_hparams(backbone)
+        self.corpus = corpus
+        self.source = train if isinstance(train, (str, Path)) else self.hparams.task_name
+        self.encoder: SentenceEncoder | None = None
+        self.demonstrations: Demonstrations | None = None
+        if self.hparams.k:
+            records = training_records(self.source if train is None else train, corpus, backbone)
+            self.encoder = SentenceEncoder(self.hparams.sentence_model_name, cache)
+            self.demonstrations = Demonstrations(host.load(), records, self.encoder)
+        self._edits: dict[str, Question] = {}
+        self._contexts: dict[str, list[str]] = {}
+        self._count = 0
+
+    @classmethod
+    def from_hparams(cls, hparams: IKEHyperParams, backbone: Backbone) -> Self:
+        """An editor with these settings, on the records that ``task_name`` names."""
+        return cls(backbone, hparams=hparams)
+
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force, by id, in the order they came."""
+        return dict(self._edits)
+
+    def add(self, edits: Sequence[Question]) -> list[str]:
+        """See :class:`Editor`; each edit's demonstrations are retrieved here."""
+        edits = list(edits)
+        self.check_edits(edits)
+        found = [self._context(e) for e in edits]
+        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
+        self._count += len(edits)
+        self._edits |= dict(zip(ids, edits, strict=True))
+        self._contexts |= dict(zip(ids, found, strict=True))
+        return ids
+
+    def _context(self, edit: Question) -> list[str]:
+        """Demonstrations, nearest first; the edit's own copy; the new fact, up to the question."""
+        fact = f"New Fact: {edit.text} {edit.answer}\nPrompt: "
+        if self.demonstrations is None:
+            return [f"{fact}{edit.text} {edit.answer}\n\n", fact]
+        return [*self.demonstrations.retrieve(edit.text, edit.answer, self.hparams.k), fact]
+
+    def remove(self, ids: Collection[str]) -> None:
+        """See :class:`Editor`."""
+        for i in list(ids):
+            del self._edits[i]
+            del self._contexts[i]
+
+    # Answers ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        questions: Sequence[Question],
+        *,
+        visible: Visible = None,
+        max_new_tokens: int = 8,
+        **kwargs: Any,
+    ) -> list[Answer]:
+        """Answers after the demonstrations, greedy by default."""
+        if not questions:
+            return []
+        routes, base = self._route(questions, visible), self.backbone
+        rows = self._rows(questions, routes, max_new_tokens)
+        ids = base.generate_ids(assemble(rows, base.embed), max_new_tokens=max_new_tokens, **kwargs)
+        return [Answer(text, i) for text, i in zip(base.decode(ids), routes, strict=True)]
+
+    @torch.no_grad()
+    def force(
+        self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
+    ) -> list[Forced]:
+        """Teacher-forced predictions after the demonstrations."""
+        if not questions:
+            return []
+        routes, base = self._route(questions, visible), self.backbone
+        rows = self._rows(questions, routes, 0, with_answers=True)
+        logits = answer_logits(base.language_model, assemble(rows, base.embed))
+        return [
+            Forced(row.answer, scores.topk(top_k, dim=-1).indices.cpu(), i)
+            for row, scores, i in zip(rows, logits, routes, strict=True)
+        ]
+
+    def _route(self, questions: Sequence[Question], visible: Visible) -> list[str | None]:
+        """The edit that each question is answered under, ``None`` where it may see none."""
+        if visible is not None and len(visible) != len(questions):
+            raise ConfigError(f"visible has {len(visible)} rows for {len(questions)} questions")
+        routes: list[str | None] = []
+        for row, question in enumerate(questions):
+            seen = [i for i in self._edits if visible is None or i in visible[row]]
+            routes.append(self._nearest(question, seen) if len(seen) > 1 else (*seen, None)[0])
+        return routes
+
+    def _nearest(self, question: Question, ids: list[str]) -> str:
+        if self.encoder is None:
+            self.encoder = SentenceEncoder(self.hparams.sentence_model_name)
+        texts = [f"{self._edits[i].text} {self._edits[i].answer}" for i in ids]
+        vectors = torch.stack(
+            [torch.from_numpy(self.encoder.encode(text)) for text in (question.text, *texts)]
+        )
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return ids[int((vectors[1:] @ vectors[0]).argmax())]
+
+    def _rows(
+        self,
+        questions: Sequence[Question],
+        routes: Sequence[str | None],
+        room: int,
+        *,
+        with_answers: bool = False,
+    ) -> list[Row]:
+        """Each question behind its edit's demonstrations, or as the base model has it.
+
+        Raises:
+            DataError: a row and ``room`` more tokens do not fit into the context window; says how
+                many demonstrations would.
+        """
+        plain = self.backbone.rows(questions, with_answers=with_answers)
+        limit, rows = self.backbone.max_positions, []
+        for question, row, edit in zip(questions, plain, routes, strict=True):
+            if edit is None:
+                rows.append(row)
+                continue
+            *examples, fact = self._contexts[edit]
+            made = self._row(question, row, examples, fact)
+            if limit is not None and _length(made) + room > limit:
+                fewer = [[*examples[:n], examples[-1]] for n in range(len(examples) - 1)]
+                fit = [
+                    n
+                    for n, shown in enumerate(fewer)
+                    if _length(self._row(question, row, shown, fact)) + room <= limit
+                ]
+                raise DataError(
+                    f"IKE's {len(examples) - 1} demonstrations with the question {question.text!r} "
+                    f"take {_length(made) + room} positions, {self.backbone.name} has {limit}; "
+                    + (f"{fit[-1]} demonstrations fit" if fit else "not even the new fact fits"),
+                    remedy=f"set k: {fit[-1]}" if fit else "choose a base model with more room",
+                )
+            rows.append(made)
+        return rows
+
+    def _row(self, question: Question, plain: Row, examples: list[str], fact: str) -> Row:
+        """As EasyEdit's evaluation: no template around it, but where the template is a chat's."""
+        text = "".join(examples) + fact + question.text
+        image = next((s for s in plain.segments if isinstance(s, torch.Tensor)), None)
+        if image is not None and "<image>" in self.backbone.template:
+            text = self.backbone.template.replace("{}", text)
+        return Row(self.backbone.splice(image, text), plain.answer)
+
+    # On disk ----------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Whose code retrieves, how many demonstrations of what."""
+        shown = self.demonstrations
+        return {
+            "k": self.hparams.k,
+            "sentence_model": self.hparams.sentence_model_name,
+            "demonstrations": 0 if shown is None else len(shown.sentences),
+            "retrieval": f"IKE of EasyEdit ({host.load().generation})" if shown else None,
+        }
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
+        """Write what :meth:`from_pretrained` needs: settings, and where the records lie.
+
+        Raises:
+            ConfigError: the training records were given as objects, not by name or file.
+        """
+        if not self.source:
+            raise ConfigError(
+                "IKE's training records have no name to save", remedy="give train a file's path"
+            )
+        kept = {"hparams": self.hparams.to_dict(), "train": str(self.source)}
+        write_json(
+            Path(folder) / "config.json",
+            {"method": self.name, "version": __version__, **kept, "corpus": self.corpus},
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """An editor with the settings in ``folder``/config.json; there is nothing trained to load.
+
+        Raises:
+            CheckpointError: the file is missing or malformed.
+        """
+        config = read_config(Path(folder) / "config.json", ("method", "hparams", "train", "corpus"))
+        if config["method"] != cls.name:
+            raise CheckpointError(
+                f"{folder} holds a {config['method']} editor, not {cls.name}",
+                remedy=f"load it as {config['method']}",
+            )
+        where = str(Path(folder) / "config.json")
+        hparams = build(IKEHyperParams, config["hparams"], where)
+        return cls(backbone, config["train"], hparams=hparams, corpus=config["corpus"])
+
+
+def _length(row: Row) -> int:
+    return sum(len(s) for s in (*row.segments, row.answer))

@@ -1,0 +1,264 @@
+"""DualEdit's tables 1 and 3: which layers, one modality alone, with and without gate.
+
+All rows of a table but the last ones are variants trained briefly and alike
+(``dualedit_variants.py``); the shipped editor, trained to the end, has rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.console import CONSOLE, progress_bars
+from ..core.environment import hardware_line
+from ..core.shipped import ASSETS
+from ..evaluation import Protocol, RunFolder, jobs
+from ..evaluation.metrics import EVQA
+from ..evaluation.tables import PROTOCOL_TEXT
+from ..methods.dualedit import DualEdit
+from . import ExperimentSettings, published
+from .dualedit_table2 import papers_data, protocol_for
+from .dualedit_variants import HELD_BACK, RECIPE, RECORDS, Layers, Variants
+from .tables import Block, Line, block_title, is_embedded, papers_name, write_table
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+CASES = 300
+# Of an embedded decoder's 8 layers; 4 is the paper's 16 by depth.
+SWEEP = {"text": (2, 4, 6), "visual": (1, 2, 4)}
+TABLE1 = [Layers(k, None) for k in (16, 17, 18, 19)] + [Layers(None, k) for k in (16, 17, 18, 19)]
+TABLE3 = [Layers(*pair) for pair in ((1, 2), (2, 2), (5, 5), (10, 10), (30, 30), (16, 19))]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: layers, whether the gate is there, and the paper's layers for it."""
+
+    layers: Layers
+    gated: bool
+    printed: Layers | None = None
+
+    @property
+    def name(self) -> str:
+        """In the run's files."""
+        return f"dualedit/{self.layers.name}{'-gated' if self.gated else ''}"
+
+    @property
+    def label(self) -> str:
+        """In the table."""
+        text, visual = (
+            "-" if k is None else str(k) for k in (self.layers.text, self.layers.visual)
+        )
+        return f"text {text}, visual {visual}, {'gate' if self.gated else 'no gate'}"
+
+
+def table1(settings: ExperimentSettings) -> None:
+    """One modality alone, layer by layer, without a gate.
+
+    Raises:
+        UnknownNameError, DataError, RunError: as an evaluation's. CheckpointError: see
+            :class:`Variants`. TrainingError: a variant cannot be trained.
+    """
+
+    def rows(backbone: Backbone) -> list[Row]:
+        count = len(backbone.layers)
+        if not is_embedded(backbone.name):
+            return [Row(layers, False, layers) for layers in TABLE1]
+        found = [Row(Layers(k, None), False) for k in SWEEP["text"]]
+        found += [Row(Layers(None, k), False) for k in SWEEP["visual"]]
+        return _beside(found, TABLE1, count)
+
+    _table(settings, "dualedit-table1", "DualEdit, table 1: one modality alone", rows)
+
+
+def table3(settings: ExperimentSettings) -> None:
+    """Layers from first to last without a gate, then one path and both behind the gate.
+
+    Raises:
+        UnknownNameError, DataError, RunError, CheckpointError, TrainingError: as :func:`table1`.
+    """
+
+    def rows(backbone: Backbone) -> list[Row]:
+        count = len(backbone.layers)
+        printed = {layers.scaled(count): layers for layers in reversed(TABLE3)}
+        both = [TABLE3[-1].scaled(count)]
+        if is_embedded(backbone.name) and _shipped_layers(backbone) not in both:
+            both.append(_shipped_layers(backbone))
+        open_ = dict.fromkeys([*(layers.scaled(count) for layers in TABLE3), *both])
+        found = [Row(layers, False, printed.get(layers)) for layers in open_]
+        for layers in both:
+            for paths in (("text",), ("visual",), ("text", "visual")):
+                paper = TABLE3[-1].only(paths) if layers == both[0] else None
+                row = Row(layers.only(paths), True, paper)
+                if row.layers not in [r.layers for r in found if r.gated]:
+                    found.append(row)
+        return found
+
+    _table(settings, "dualedit-table3", "DualEdit, table 3: layers, paths and gate", rows)
+
+
+def _beside(rows: Sequence[Row], papers: Sequence[Layers], count: int) -> list[Row]:
+    """``rows`` with the first of the paper's layers that lies at the same depth."""
+    by_depth = {layers.scaled(count): layers for layers in reversed(papers)}
+    return [replace(row, printed=by_depth.get(row.layers)) for row in rows]
+
+
+def measure(
+    settings: ExperimentSettings,
+    rows: Callable[[Backbone], list[Row]],
+    *,
+    shipped: bool = True,
+) -> tuple[RunFolder, dict[str, list[Row]]]:
+    """The run, and by backbone its rows; variants are trained when their turn comes."""
+    names = settings.backbones or ["scenes-llava"]
+    jobs.check_names([], names)
+    from ..backbones import load_backbone
+
+    data = "scenes-evqa" if settings.data == jobs.SCENES else settings.data
+    records = jobs.load_records(
+        data, images=settings.images, limit=settings.limit or CASES, suite="evqa"
+    )
+    protocol = protocol_for(data, names, settings.protocol)
+    execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
+    run = jobs.open_run(
+        settings.out,
+        records,
+        protocol,
+        suite="evqa",
+        execution=execution,
+        overwrite=settings.overwrite,
+    )
+    plan = {}
+    with progress_bars() as bar:
+        for name in names:
+            backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
+            variants = Variants(settings, backbone, data)
+            makers: dict[str, Callable[[], DualEdit]] = {}
+            plan[backbone.name] = wanted = rows(backbone)
+            for row in wanted:
+                make = variants.gated if row.gated else variants.editor
+                makers[row.name] = lambda m=make, k=row.layers: m(k)
+            folder = _shipped(settings, backbone) if shipped else None
+            if folder is not None:
+                whole = DualEdit.from_pretrained(folder, backbone)
+                makers["dualedit/trained-to-the-end"] = lambda e=whole: e
+                makers["dualedit/trained-to-the-end-no-gate"] = lambda e=whole: e.with_gate("off")
+            for label, make in makers.items():
+                _ask(label, make, records, protocol, run, bar, backbone.name)
+    run.summarise()
+    return run, plan
+
+
+def _ask(
+    label: str,
+    make: Callable[[], DualEdit],
+    records: jobs.Records,
+    protocol: Protocol,
+    run: RunFolder,
+    bar: Any,
+    backbone: str,
+) -> None:
+    key = (label, backbone, records.name, protocol.name)
+    if {r.case_id for r in records.records} <= set(run.finished(key)):
+        return
+    CONSOLE.print(f"{label} on {backbone}", markup=False)
+
+    def named() -> DualEdit:
+        editor = make()
+        editor.name = label
+        return editor
+
+    jobs.measure(
+        {label: named},
+        records,
+        protocol,
+        run,
+        suite="evqa",
+        progress=lambda text: bar(f"{text} on {backbone}"),
+    )
+
+
+def _table(
+    settings: ExperimentSettings,
+    table: str,
+    title: str,
+    rows: Callable[[Backbone], list[Row]],
+) -> None:
+    run, plan = measure(settings, rows)
+    blocks = []
+    for backbone, wanted in plan.items():
+        found = {r["method"]: r for r in run.rows() if r["backbone"] == backbone}
+        data = papers_data((run.config.get("dataset") or {}).get("name", ""))
+        lines = []
+        for row in wanted:
+            printed = _printed(table, row, data)
+            measured = found.get(row.name, {})
+            label = row.label
+            if row.printed is not None and row.printed != row.layers:
+                label += f" (paper: {_both(row.printed)})"
+            lines.append(
+                Line(label, measured.get("metrics", {}), measured.get("intervals", {}), printed)
+            )
+        for name, label in (
+            ("dualedit/trained-to-the-end-no-gate", "shipped editor, trained to the end, no gate"),
+            ("dualedit/trained-to-the-end", "shipped editor, trained to the end, its gate"),
+        ):
+            if name in found:
+                lines.append(Line(label, found[name]["metrics"], found[name]["intervals"]))
+        title_ = f"{block_title(backbone, printed=papers_name(backbone) is not None)}"
+        blocks.append(Block(title_, lines))
+    below = [*notes(run), *(f"The paper: {note}" for note in published.notes(table))]
+    write_table(settings.out, title, EVQA.columns, blocks, below, first="layers")
+
+
+def _both(layers: Layers) -> str:
+    return " / ".join("-" if k is None else str(k) for k in (layers.text, layers.visual))
+
+
+def _printed(table: str, row: Row, data: str) -> dict[str, float | None]:
+    if row.printed is None:
+        return {}
+    found = published.find(
+        table,
+        dataset=data,
+        t_layer=row.printed.text,
+        v_layer=row.printed.visual,
+        gating=row.gated,
+    )
+    return {number.metric: number.value for number in found}
+
+
+def _shipped(settings: ExperimentSettings, backbone: Backbone) -> Path | None:
+    name = f"dualedit-{backbone.name}"
+    folders = [Path(settings.editors) / name] if settings.editors is not None else []
+    return next((f for f in [*folders, ASSETS / name] if (f / "config.json").is_file()), None)
+
+
+def _shipped_layers(backbone: Backbone) -> Layers | None:
+    """Of the training file that the shipped editor comes from."""
+    from ..methods.dualedit import DualEditTrainingHyperParams
+    from ..methods.training_run import shipped_hparams
+
+    path = str(shipped_hparams("dualedit", backbone.name)).removesuffix(".yaml")
+    by_tokens = {a.tokens: a.layer for a in DualEditTrainingHyperParams.from_hparams(path).adapters}
+    return Layers(by_tokens.get("text"), by_tokens.get("visual"))
+
+
+def notes(run: RunFolder) -> list[str]:
+    rows = run.rows()
+    name = (run.config.get("protocol") or {}).get("name", "")
+    return [
+        f"Percent, mean over {rows[0]['n']} cases; in brackets the 95 % bootstrap interval.",
+        f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.",
+        f"On embedded backbones every variant is trained anew and alike: {RECIPE['max_iters']} "
+        f"steps of {RECIPE['batch_size']} of the same {RECORDS} training records, without a gate, "
+        "far shorter than the shipped editor, whose rows say so. The gate of eq. 4 (prompt's last "
+        f"token) is laid before the same weights, its threshold calibrated on {HELD_BACK} training "
+        "records held back.",
+        "Embedded decoders have 8 layers, counted from 0; the paper's, of 32, stand beside the "
+        "layer at the same depth.",
+        f"Run: {run.path}; {hardware_line(run.environment())}.",
+    ]

@@ -1,0 +1,297 @@
+"""MSCKE's table 4: what the classifier costs beside the base and the counterfactual model.
+
+Measured are single forward passes over the same questions, answers teacher-forced, on one CPU
+thread or on the GPU: the classifier's route to an edit, the base model, the counterfactual model;
+and the base model's greedy answer, which is what a user waits for. Three situations:
+
+* ``benchmark``: a case's questions after its edit, as FGVEdit asks them. The edit's picture was
+  encoded when the edit was added, so the classifier has it; the base model has not seen it.
+* ``new pictures``: each question on a picture that neither has seen.
+* ``known pictures``: each question on a picture that both have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..core import jsonl
+from ..core.console import CONSOLE
+from ..core.environment import hardware_line
+from ..core.files import read_json, write_json
+from ..data import EditRecord, Question
+from ..evaluation import jobs
+from . import EMBEDDED, ExperimentSettings, full_size, published
+from .cost import in_turns, profile, share, weight_bytes
+from .run_folder import open_folder
+from .tables import Block, Line, block_title, papers_name, write_table
+
+if TYPE_CHECKING:
+    from ..methods.mscke import MSCKE
+
+TABLE = "mscke-table4"
+METRICS = ("time_ms", "wall_ms", "share_of_base", "weights_mb", "peak_mb")
+SITUATIONS = ("benchmark", "new pictures", "known pictures")
+CHEAPEST = "benchmark"  # the only one at full size and batch 32
+BATCHES = (1, 32)
+PARTS = {
+    "classifier": "classifier",
+    "base": "base, one pass",
+    "answer": "base, greedy answer",
+    "counterfactual": "counterfactual, one pass",
+}
+ROUNDS = {1: 40, 32: 12}
+# At full size one call takes seconds to minutes on a CPU.
+FULL_ROUNDS = {1: 3, 32: 1}
+FULL_PARTS = {1: ("classifier", "base", "counterfactual"), 32: ("classifier", "base")}
+CASES = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions that are put together, and the edits in force."""
+
+    questions: Sequence[Question]
+    edits: Sequence[Question]
+
+
+def run(settings: ExperimentSettings) -> None:
+    """Measure the table into ``settings.out`` and print it beside the paper's.
+
+    ``full-size`` among the backbones is BLIP-2 OPT-2.7B's shape with random weights.
+
+    Raises:
+        CheckpointError: no MSCKE editor for a backbone.
+        DataError, RunError, UnknownNameError: as an evaluation's.
+    """
+    names = settings.backbones or list(EMBEDDED)
+    jobs.check_names([], [name for name in names if name != full_size.NAME])
+    records = jobs.load_records(
+        settings.data, images=settings.images, limit=settings.limit or CASES, extra=True
+    )
+    out = open_folder(settings, {"dataset": records.settings()}, ("costs.jsonl",))
+    path = out / "costs.jsonl"
+    done, _ = jsonl.load(path)
+    for name in names:
+        full = name == full_size.NAME
+        wanted = [
+            (b, s) for b in BATCHES for s in SITUATIONS if not full or b == 1 or s == CHEAPEST
+        ]
+        known = {(row["batch"], row["situation"]) for row in done if row["backbone"] == name}
+        if set(wanted) <= known:
+            continue
+        editor = _editor(name, settings)
+        for batch, situation in wanted:
+            if (batch, situation) in known:
+                continue
+            CONSOLE.print(f"{name}, batch {batch}, {situation}", markup=False)
+            rounds = (FULL_ROUNDS if full else ROUNDS)[batch]
+            # Few cases, few rounds: a quick look.
+            rounds = min(rounds, settings.limit or rounds)
+            parts = FULL_PARTS[batch] if full else tuple(PARTS)
+            row = measure(editor, _short(records.records, full), batch, situation, rounds, parts)
+            jsonl.append(path, [{"backbone": name, **row}])
+            done.append({"backbone": name, **row})
+    write(settings, [row for row in done if row["backbone"] in names], names)
+
+
+def _short(records: Sequence[EditRecord], full: bool) -> Sequence[EditRecord]:
+    """At full size the cases as they are, without further questions."""
+    if not full:
+        return records
+    return [replace(r, in_scope=r.in_scope[:1], out_scope=r.out_scope[:1]) for r in records]
+
+
+def _editor(name: str, settings: ExperimentSettings) -> MSCKE:
+    if name == full_size.NAME:
+        dtype = getattr(torch, settings.dtype or "bfloat16")
+        return full_size.build_editor(dtype, settings.device)
+    from ..backbones import load_backbone
+    from ..evaluation.grid import MethodSpec
+    from ..methods.factory import make_editor
+
+    backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
+    return make_editor(MethodSpec("mscke"), backbone)
+
+
+def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[Asked]:
+    """What to ask, group by group; a group is one round's work.
+
+    In the benchmark at batch 1 a group is a case whose questions are asked one after the other.
+    """
+    cases = [[r.edit, *r.rephrase, *r.in_scope, *r.out_scope] for r in records]
+    if situation != "benchmark":
+        # Each its own picture, the first question after the edit; the edit is another picture's.
+        singles = [(case[1], records[i - 1].edit) for i, case in enumerate(cases)]
+        groups = [singles[i : i + batch] for i in range(0, len(singles), batch)]
+        full = [g for g in groups if len(g) == batch] or [singles]
+        return [Asked([q for q, _ in g], [g[0][1]]) for g in full]
+    if batch == 1:
+        return [Asked(case, [r.edit]) for case, r in zip(cases, records, strict=True)]
+    flat = [(q, i) for i, case in enumerate(cases) for q in case]
+    groups = [flat[i : i + batch] for i in range(0, len(flat), batch)]
+    full = [g for g in groups if len(g) == batch] or [flat]
+    return [
+        Asked([q for q, _ in g], [records[i].edit for i in sorted({i for _, i in g})]) for g in full
+    ]
+
+
+@torch.no_grad()
+def measure(
+    editor: MSCKE,
+    records: Sequence[EditRecord],
+    batch: int,
+    situation: str,
+    rounds: int,
+    asked: Sequence[str] = tuple(PARTS),
+) -> dict[str, Any]:
+    """Times, shares and memory of the parts ``asked`` for, as one row of ``costs.jsonl``."""
+    backbone, device = editor.backbone, editor.backbone.device
+    groups = workload(records, batch, situation)
+    one_by_one = situation == "benchmark" and batch == 1
+    meter = _Meter(editor, groups, one_by_one, known=situation == "known pictures")
+    patient = rounds > 3  # else a call takes so long that what it warms up does not matter
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        memory = {
+            name: profile(
+                lambda n=name: meter.first(n),
+                lambda n=name: meter.prepare(n),
+                device,
+                warm_up=patient,
+            )
+            for name in asked
+        }
+        timings = in_turns(
+            {name: lambda n=name: meter.ask(n) for name in asked},
+            {name: lambda n=name: meter.prepare(n) for name in asked},
+            rounds=rounds,
+            warm_up=3 if patient else 0,  # the profiler has run all of it
+            device=device,
+        )
+    finally:
+        torch.set_num_threads(threads)
+        editor.clear()
+    per = sum(len(g.questions) for g in groups) / len(groups) if one_by_one else 1
+    own = {"classifier": editor.scope, "counterfactual": editor.counterfactual}
+    parts = {
+        name: {
+            "time_ms": timing.work_ms / per,
+            "wall_ms": timing.wall_ms / per,
+            "share_of_base": share(timing, timings["base"]),
+            "weights_mb": weight_bytes(own.get(name, backbone.model)) / 1e6,
+            "peak_mb": memory[name].peak_mb,
+            "operations": memory[name].operations,
+            "slowest": memory[name].slowest,
+        }
+        for name, timing in timings.items()
+    }
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    about = {"rounds": rounds, "device": str(device), "dtype": dtype}
+    return {"batch": batch, "situation": situation, **about, "parts": parts}
+
+
+class _Meter:
+    """The parts' calls; every part sees the groups in the same order."""
+
+    def __init__(
+        self, editor: MSCKE, groups: Sequence[Asked], one_by_one: bool, known: bool
+    ) -> None:
+        self.editor, self.one_by_one, self.known = editor, one_by_one, known
+        self.groups, self._first = {name: cycle(groups) for name in PARTS}, groups[0]
+        self.now: dict[str, Asked] = {}
+
+    def prepare(self, part: str) -> None:
+        """Untimed: edits into the memory, and who has seen which picture."""
+        group = self.now[part] = next(self.groups[part])
+        editor = self.editor
+        editor.clear()
+        if self.known:
+            editor.backbone.image_features([q.image for q in group.questions])
+            editor.scope.regions([q.image for q in group.questions])
+        else:
+            editor.backbone.clear_cache()
+            editor.scope.seen.clear()
+        editor.add(group.edits)
+
+    def ask(self, part: str) -> None:
+        """Timed: the group's questions, at once or one after the other."""
+        group = self.now[part]
+        if not self.one_by_one:
+            return self._call(part, group, group.questions)
+        for question in group.questions:
+            self._call(part, group, [question])
+        return None
+
+    def first(self, part: str) -> None:
+        """One call: what the profiler looks at."""
+        group = self.now[part]
+        self._call(part, group, group.questions[:1] if self.one_by_one else group.questions)
+
+    def _call(self, part: str, group: Asked, questions: Sequence[Question]) -> None:
+        editor = self.editor
+        if part == "classifier":
+            editor.route(questions)
+        elif part == "base":
+            editor.backbone.answer_logits(questions)
+        elif part == "answer":
+            editor.backbone.generate(questions)
+        else:
+            edits = [group.edits[0]] * len(questions)
+            editor.counterfactual.answer_logits(edits, questions)
+
+
+def write(settings: ExperimentSettings, rows: Sequence[dict[str, Any]], names: list[str]) -> None:
+    """``summary.json``, ``table.md`` and the terminal, from what was measured."""
+    blocks = []
+    for name in names:
+        for row in (r for r in rows if r["backbone"] == name):
+            lines = [_line(name, row, p, label) for p, label in PARTS.items() if p in row["parts"]]
+            blocks.append(Block(_title(name, row), lines))
+    write_json(settings.out / "summary.json", {"format": 1, "costs": list(rows)})
+    environment = read_json(settings.out / "env.json")
+    device = "processor time of one thread" if settings.device == "cpu" else "time on the device"
+    notes = [
+        f"Medians after a warm-up, parts in turns, in milliseconds a batch: time is {device}, wall "
+        "what a clock shows beside whatever else ran. Share: of the base model's one pass.",
+        "Benchmark: a case's questions after its edit (at batch 1 one after the other, mean a "
+        "question); the classifier encoded the picture when the edit came. New pictures: seen by "
+        "neither. Known: seen by both. Memory in MB: weights, and the profiler's peak of one call.",
+        *(f"The paper: {note}" for note in published.notes(TABLE)),
+        f"Run: {settings.out}; {hardware_line(environment)}.",
+    ]
+    write_table(
+        settings.out,
+        "MSCKE, table 4: cost of the scope classifier",
+        METRICS,
+        blocks,
+        notes,
+        first="part",
+    )
+
+
+def _title(name: str, row: dict[str, Any]) -> str:
+    where = f"batch {row['batch']}, {row['situation']}"
+    if name == full_size.NAME:
+        return f"BLIP-2 OPT-2.7B's shape, random weights, {row['dtype']}: {where}"
+    return f"{block_title(name, printed=False)}: {where}"
+
+
+def _line(name: str, row: dict[str, Any], part: str, label: str) -> Line:
+    values = {metric: row["parts"][part][metric] for metric in METRICS}
+    printed: dict[str, float | None] = {}
+    blip2 = name == full_size.NAME or papers_name(name) == "blip2-opt"
+    if blip2 and row["batch"] == 1 and row["situation"] == "benchmark" and part != "answer":
+        found = {n.metric: n.value for n in published.find(TABLE, part=part)}
+        base = published.find(TABLE, part="base", metric="inference_ms")[0].value
+        printed = {
+            "time_ms": found["inference_ms"],
+            "share_of_base": round(100 * found["inference_ms"] / base, 1),
+            "weights_mb": 1000 * found["model_size_gb"],
+        }
+    return Line(label, values, paper=printed)

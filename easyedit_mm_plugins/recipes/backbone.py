@@ -1,0 +1,410 @@
+"""Train an embedded backbone from scratch.
+
+    python -m easyedit_mm_plugins.recipes.backbone scenes-llava --out DIR
+
+Two stages: first the vision side learns to tell what is where (without that, question answering
+from scratch stays on a plateau), then everything learns to answer. A killed run continues from
+its last checkpoint when started again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from easyedit_mm_plugins.backbones import load_backbone
+from easyedit_mm_plugins.core.errors import TrainingError
+from easyedit_mm_plugins.core.files import atomic_path, read_json, write_json
+from easyedit_mm_plugins.recipes import backbone_exam as exams
+from easyedit_mm_plugins.recipes.packing import draw_blocks, pack
+from easyedit_mm_plugins.recipes.small_models import (
+    GRID,
+    NAMES,
+    PATCH,
+    QUERIES,
+    WIDTH,
+    build_image_processor,
+    build_model,
+    frame,
+    see,
+    split_modules,
+)
+from easyedit_mm_plugins.scenes.tokenizer import BOS, build_tokenizer
+from easyedit_mm_plugins.scenes.world import ATTRIBUTES, PLACES, VALUES, draw, sample_scene
+
+_WIDTHS = [len(VALUES[a]) for a in ATTRIBUTES]
+_REFERENT_LAYER = 5  # where the auxiliary loss reads the entity that a question is about
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a training run."""
+
+    seed: int = 0
+    tower_steps: int = 600
+    steps: int = 2600
+    minutes: float | None = None  # an upper limit; the schedule shrinks to fit it
+    tower_images: int = 48
+    images: int = 16
+    questions: int = 8
+    tower_lr: float = 2e-3
+    lr: float = 1.5e-3
+    vision_share: float = 0.2  # of the learning rate, in the second stage
+    weight_decay: float = 0.02
+    referent_weight: float = 0.3
+    tower_weight: float = 0.1
+    vision_from: str | None = None  # a trained backbone whose ViT and Q-Former are the start
+
+
+class Heads(nn.Module):
+    """Auxiliary read-outs, thrown away after training: four attributes and presence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Linear(WIDTH, sum(_WIDTHS) + 1)
+        self.query = nn.Linear(WIDTH, sum(_WIDTHS) + 1)
+        self.referent = nn.Linear(WIDTH, sum(_WIDTHS))
+
+
+def _attribute_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of [n, sum of widths] logits against [n, 4] attribute indices."""
+    parts = logits.split(_WIDTHS, dim=-1)
+    return sum(F.cross_entropy(p, targets[:, k]) for k, p in enumerate(parts))
+
+
+def _presence_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Presence everywhere, attributes where something is; targets [..., 4] are -1 elsewhere."""
+    present = targets[..., 0] >= 0
+    loss = F.binary_cross_entropy_with_logits(logits[..., -1], present.float())
+    return loss + _attribute_loss(logits[..., :-1][present], targets[present])
+
+
+def vision_loss(seen: dict, heads: Heads, patches: torch.Tensor, cells: torch.Tensor):
+    """What stands at each patch [B, 64, 4]; with a Q-Former also in each query's cell [B, 4, 4]."""
+    loss = _presence_loss(heads.patch(seen["patches"]), patches)
+    if "queries" in seen:
+        per_query = cells.repeat_interleave(QUERIES // len(PLACES), dim=1)
+        loss = loss + _presence_loss(heads.query(seen["queries"]), per_query)
+    return loss
+
+
+def draw_images(rng: random.Random, n: int):
+    """``n`` training scenes: the graphs, pixels [n, 3, 64, 64], patch and cell targets."""
+    scenes = [sample_scene(rng, "train") for _ in range(n)]
+    pixels = np.empty((n, 64, 64, 3), np.uint8)
+    patches = np.full((n, GRID * GRID, len(ATTRIBUTES)), -1)
+    cells = np.full((n, len(PLACES), len(ATTRIBUTES)), -1)
+    for i, scene in enumerate(scenes):
+        pixels[i], owner = draw(scene, rng.getrandbits(32))
+        grid = owner.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3)
+        grid = grid.reshape(GRID * GRID, PATCH * PATCH)
+        for k, entity in enumerate(scene.entities):
+            values = [VALUES[a].index(entity.value(a)) for a in ATTRIBUTES]
+            patches[i, (grid == k).sum(1) >= 6] = values
+            cells[i, PLACES.index(entity.place)] = values
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scenes, images, torch.from_numpy(patches), torch.from_numpy(cells)
+
+
+def adopt_vision(model: nn.Module, donor: nn.Module) -> None:
+    """Copy the donor's ViT, query tokens and Q-Former, as MiniGPT-4 took BLIP-2's.
+
+    Raises:
+        TrainingError: the donor has another architecture.
+    """
+    theirs = donor.state_dict()
+    own = model.state_dict()
+    names = [n for n in own if n.startswith(("vision_model", "query_tokens", "qformer"))]
+    if not names or any(n not in theirs or theirs[n].shape != own[n].shape for n in names):
+        raise TrainingError(
+            "the vision sides differ", remedy="take a donor with the same ViT and Q-Former"
+        )
+    model.load_state_dict({n: theirs[n] for n in names}, strict=False)
+
+
+class Run:
+    """One training run with its checkpoint folder."""
+
+    def __init__(self, name: str, out: Path, recipe: Recipe) -> None:
+        self.name, self.out, self.recipe = name, out, recipe
+        torch.manual_seed(recipe.seed)
+        self.model, self.heads = build_model(name), Heads()
+        self.tokenizer = build_tokenizer(name)
+        self.decoder, self.lm_head = split_modules(self.model)
+        self.embed = self.model.get_input_embeddings()
+        self.position = {"stage": 0, "step": 0, "seconds": 0.0, "stage_start": 0.0}
+        if recipe.vision_from is not None:
+            adopt_vision(self.model, load_backbone(recipe.vision_from).model)
+            self.position["stage"] = 1
+        self.log: list[float] = []
+        self.optimizer = self._optimizer()
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "checkpoint"
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """Stage 0 trains the vision side; stage 1 everything, the vision side more gently."""
+        recipe, stage = self.recipe, self.position["stage"]
+        text = set(map(id, [*self.decoder.parameters(), *self.lm_head.parameters()]))
+        named = [*self.model.named_parameters(), *self.heads.named_parameters()]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for key, parameter in named:
+            is_text = id(parameter) in text or "project" in key or key.startswith("referent")
+            if stage == 0:
+                lr = 0.0 if is_text else recipe.tower_lr
+            else:
+                lr = recipe.lr * (1.0 if is_text else recipe.vision_share)
+            if lr:
+                decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((lr, decay), []).append(parameter)
+        return torch.optim.AdamW(
+            [
+                {"params": p, "lr": lr, "top": lr, "weight_decay": decay}
+                for (lr, decay), p in groups.items()
+            ],
+            betas=(0.9, 0.98),
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Model, heads and optimizer state as one flat dictionary."""
+        flat = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        flat |= {f"heads.{k}": v for k, v in self.heads.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            flat |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        return {k: v.detach().clone().contiguous() for k, v in flat.items()}
+
+    def save(self) -> None:
+        """Checkpoint: tensors first, then the position that makes them valid."""
+        name = f"state-{self.position['stage']}-{self.position['step']}.safetensors"
+        with atomic_path(self.folder / name) as path:
+            save_file(self.tensors(), str(path))
+        position = {**self.position, "file": name, "recipe": vars(self.recipe)}
+        write_json(self.folder / "position.json", position)
+        for old in self.folder.glob("state-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def resume(self) -> bool:
+        """Continue from a checkpoint, if there is one of the same recipe.
+
+        Raises:
+            TrainingError: the checkpoint was made with other settings.
+        """
+        if not (self.folder / "position.json").exists():
+            return False
+        saved = read_json(self.folder / "position.json")
+        if saved.pop("recipe") != vars(self.recipe):
+            raise TrainingError(
+                f"{self.folder} belongs to a run with other settings",
+                remedy="use the same arguments as then, or another --out",
+            )
+        flat = load_file(str(self.folder / saved.pop("file")))
+        self.position = saved
+        self.optimizer = self._optimizer()
+        part = {"model": {}, "heads": {}, "optimizer": {}}
+        for key, value in flat.items():
+            kind, rest = key.split(".", 1)
+            part[kind][rest] = value
+        self.model.load_state_dict(part["model"])
+        self.heads.load_state_dict(part["heads"])
+        state: dict[int, dict] = {}
+        for key, value in part["optimizer"].items():
+            index, field = key.split(".")
+            state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        return True
+
+    def loss(self, rng: random.Random) -> torch.Tensor:
+        """One batch's loss in the current stage."""
+        recipe = self.recipe
+        if self.position["stage"] == 0:
+            _, images, patches, cells = draw_images(rng, recipe.tower_images)
+            return vision_loss(see(self.model, images), self.heads, patches, cells)
+        scenes, images, patches, cells = draw_images(rng, recipe.images)
+        seen = see(self.model, images)
+        features = seen["features"]
+        before, after = (
+            self.embed(torch.tensor([ids] * len(scenes), dtype=torch.long))
+            for ids in frame(self.model)
+        )
+        prefix = torch.cat([before, features, after], dim=1)
+        packed = pack(
+            [draw_blocks(s, rng, recipe.questions) for s in scenes],
+            self.tokenizer,
+            prefix.shape[1],
+        )
+        output = self.decoder(
+            inputs_embeds=torch.cat([prefix, self.embed(packed.ids)], dim=1),
+            attention_mask=packed.mask,
+            position_ids=packed.positions,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        hidden = output.last_hidden_state[:, prefix.shape[1] :]
+        wanted = packed.targets >= 0
+        nll = F.cross_entropy(
+            self.lm_head(hidden[wanted]), packed.targets[wanted], reduction="none"
+        )
+        weights = packed.weights[wanted]
+        loss = (nll * weights).sum() / weights.sum()
+        self.log.append(loss.item())
+        middle = output.hidden_states[_REFERENT_LAYER][:, prefix.shape[1] :]
+        referent = self.heads.referent(middle[packed.ends[:, 0], packed.ends[:, 1]])
+        loss = loss + recipe.referent_weight * _attribute_loss(referent, packed.entities)
+        return loss + recipe.tower_weight * vision_loss(seen, self.heads, patches, cells)
+
+    def progress(self) -> float:
+        """How much of the stage is done, 0 to 1: by steps, or by time if that runs out first."""
+        recipe, at = self.recipe, self.position
+        total = recipe.tower_steps if at["stage"] == 0 else recipe.steps
+        done = at["step"] / total
+        if recipe.minutes is not None:
+            limit = 60 * recipe.minutes - at["stage_start"]
+            limit = limit * 0.15 if at["stage"] == 0 else limit
+            done = max(done, (at["seconds"] - at["stage_start"]) / max(limit, 1.0))
+        return done
+
+    def train(self) -> None:
+        """Both stages, from wherever the run stands."""
+        for stage in (0, 1):
+            if self.position["stage"] > stage:
+                continue
+            if self.position["stage"] < stage:
+                raise TrainingError(f"stage {stage} was reached without the one before")
+            self._stage()
+            if stage == 0:
+                seconds = self.position["seconds"]
+                self.position.update(stage=1, step=0, stage_start=seconds)
+                self.optimizer = self._optimizer()
+                self.save()
+
+    def _stage(self) -> None:
+        recipe, at = self.recipe, self.position
+        self.model.train()
+        average = None
+        while (done := self.progress()) < 1:
+            began = time.perf_counter()
+            warm = min(1.0, (at["step"] + 1) / 60)
+            for group in self.optimizer.param_groups:
+                cosine = 0.5 * (1 + math.cos(math.pi * done))
+                group["lr"] = group["top"] * warm * (0.02 + 0.98 * cosine)
+            rng = random.Random(f"{recipe.seed} {at['stage']} {at['step']}")
+            loss = self.loss(rng)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss is {loss.item()} at step {at['step']}")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            params = [p for g in self.optimizer.param_groups for p in g["params"]]
+            nn.utils.clip_grad_norm_(params, 1.0)
+            self.optimizer.step()
+            average = loss.item() if average is None else 0.97 * average + 0.03 * loss.item()
+            at["step"] += 1
+            at["seconds"] += time.perf_counter() - began
+            if at["step"] % 50 == 0:
+                answers = np.mean(self.log[-50:]) if self.log else float("nan")
+                print(
+                    f"{self.name} stage {at['stage']} step {at['step']:5d} ({100 * done:3.0f} %)"
+                    f"  loss {average:.3f}  answers {answers:.3f}  {at['seconds'] / 60:.1f} min",
+                    flush=True,
+                )
+            if at["step"] % 200 == 0:
+                self.save()
+            if at["stage"] == 1 and at["step"] % 500 == 0:
+                self.report(self.examine(20))
+
+    def examine(self, per_type: int, seed: int = 1) -> dict:
+        """A quick exam of the model as it is."""
+        self.model.eval()
+        generate = exams.stock_generate(
+            self.model, self.tokenizer, build_image_processor(self.name)
+        )
+        with torch.no_grad():
+            result = exams.grade(exams.make_exam(per_type, seed), generate)
+        self.model.train()
+        return result
+
+    def report(self, result: dict) -> None:
+        """Print an exam, one line."""
+        types = "  ".join(f"{t} {r['exact_match']:.0f}" for t, r in result["types"].items())
+        mean, facts = result["exact_match_mean"], result["facts"]
+        print(f"{self.name} exact match {mean:.2f}, facts {facts:.1f}: {types}", flush=True)
+
+
+def export(run: Run, threads: int, per_type: int = 200) -> dict:
+    """Save as a model folder in fp16, load it again as a user would, examine that, report."""
+    import transformers
+
+    run.model.eval()
+    for parameter in run.model.parameters():  # the shipped numbers are the examined ones
+        parameter.data = parameter.data.half()
+    run.model.generation_config.update(bos_token_id=BOS, eos_token_id=2, pad_token_id=0)
+    run.model.save_pretrained(run.out)
+    run.tokenizer.save_pretrained(run.out)
+    build_image_processor(run.name).save_pretrained(run.out)
+
+    model = type(run.model).from_pretrained(run.out, torch_dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.out)
+    processor = transformers.AutoImageProcessor.from_pretrained(run.out, use_fast=False)
+    generate = exams.stock_generate(model, tokenizer, processor)
+    with torch.no_grad():
+        result = exams.grade(exams.make_exam(per_type), generate)
+    result |= {
+        "backbone": run.name,
+        "split": "test scenes, held-out wordings, generated answers",
+        "recipe": vars(run.recipe),
+        "steps": run.position["step"],
+        "minutes": round(run.position["seconds"] / 60, 1),
+        "threads": threads,
+        "machine": platform.processor() or platform.machine(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    write_json(run.out / "eval.json", result)
+    run.report(result)
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line entry; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="upper limit of training time")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--tower-steps", type=int, default=Recipe.tower_steps)
+    parser.add_argument("--vision-from", help="start from this backbone's ViT and Q-Former")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    recipe = Recipe(
+        seed=given.seed,
+        minutes=given.minutes,
+        steps=given.steps,
+        tower_steps=given.tower_steps,
+        vision_from=given.vision_from,
+    )
+    run = Run(given.name, given.out, recipe)
+    if run.resume():
+        print(f"continuing at {json.dumps(run.position)}", flush=True)
+    run.train()
+    run.save()
+    export(run, given.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

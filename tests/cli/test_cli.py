@@ -1,0 +1,324 @@
+"""The commands as a person types them: results, and one clear message for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from easyedit_mm_plugins.cli.app import main as cli
+from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
+from easyedit_mm_plugins.core.errors import EasyEditMMError
+from easyedit_mm_plugins.core.registry import BACKBONES, METHODS
+from easyedit_mm_plugins.evaluation import jobs
+from easyedit_mm_plugins.methods.base import Unedited
+
+from ..conftest import build_tiny, picture
+from ..support.evaluation_fakes import Remembering, make_records
+
+
+def record(i: int, **changes) -> dict:
+    return {
+        "case_id": f"c{i}",
+        "src": "what color is the circle?",
+        "alt": "green",
+        "rephrase": "the circle is what color?",
+        "image": f"{i}.png",
+        "fg_gen_q": "is the circle green?",
+        "fg_gen_a": "yes",
+        "fg_loc_q": "what color is the square?",
+        "fg_loc_a": "red",
+        "loc": "what is the capital of france?",
+        "loc_ans": "paris",
+        **changes,
+    }
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data file with five records in a fresh working folder."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(5):
+        picture(i).save(tmp_path / f"{i}.png")
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps([record(i) for i in range(5)]))
+    return path
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Registers a tiny backbone "tiny" and an editor "oracle"; lists what was loaded."""
+    names: list[str] = []
+
+    def tiny(source=None, **kwargs):
+        names.append("tiny")
+        backbone = build_tiny("llava")
+        backbone.name = "tiny"
+        return backbone
+
+    class Oracle(Remembering):
+        name = "oracle"
+
+        def __init__(self, backbone):
+            records = jobs.load_records("cases.json").records
+            super().__init__(backbone, records)
+
+    BACKBONES.register("tiny", tiny)
+    METHODS.register("oracle", Oracle)
+    yield names
+    BACKBONES.unregister("tiny")
+    METHODS.unregister("oracle")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line; returns exit code, output and error output, lines unfolded."""
+    for console in (CONSOLE, ERRORS):
+        monkeypatch.setattr(console, "width", 200)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["easyedit-mm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def fresh(code: str) -> subprocess.CompletedProcess:
+    """Run ``code`` in a new Python that has imported nothing yet."""
+    here = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=here)
+
+
+def test_help_comes_without_loading_torch():
+    code = (
+        "import sys; sys.argv = ['easyedit-mm', '--help']\n"
+        "from easyedit_mm_plugins.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = fresh(code)
+    assert done.returncode == 0, done.stderr
+    assert all(c in done.stdout for c in ("doctor", "demo", "evaluate", "train", "ask", "show"))
+
+
+def test_a_fresh_process_knows_the_names(data):
+    """Nothing but the command line has been imported there."""
+    words = ["evaluate", "--method", "unedite", "--backbone", "scenes-llava", "--data", str(data)]
+    code = f"import sys; sys.argv = ['x', *{words!r}]\n"
+    code += "from easyedit_mm_plugins.cli.app import main; main()"
+    done = fresh(code)
+    assert done.returncode == 2 and "did you mean unedited" in done.stderr
+
+
+def test_evaluate_writes_a_run_that_show_prints_and_a_second_call_only_repeats(data, loaded, run):
+    command = ("evaluate", "--method", "unedited", "--method", "oracle", "--backbone", "tiny")
+    command = (*command, "--data", data, "--name", "mine", "--limit", 4)
+    code, out, _ = run(*command)
+    assert code == 0 and "oracle" in out and "written to runs/mine" in out
+    rows = json.loads((data.parent / "runs/mine/summary.json").read_text())["rows"]
+    assert [(r["method"], r["n"]) for r in rows] == [("unedited", 4), ("oracle", 4)]
+    assert rows[1]["metrics"]["reliability"] == rows[1]["metrics"]["specificity_in"] == 100
+    written = (data.parent / "runs/mine/cases.jsonl").read_bytes()
+    assert run(*command)[0] == 0
+    assert (data.parent / "runs/mine/cases.jsonl").read_bytes() == written
+    code, shown, _ = run("show", "mine")
+    assert code == 0 and "oracle" in shown and "exact match after normalisation" in shown
+
+
+def test_evaluate_refuses_another_configuration_and_says_which(data, loaded, run):
+    base = ("evaluate", "--method", "unedited", "--backbone", "tiny", "--data", data, "--name", "x")
+    assert run(*base, "--limit", 3)[0] == 0
+    loaded.clear()
+    code, _, err = run(*base, "--limit", 4)
+    assert code == 2 and "dataset.n: 3 there, 4 now" in err and "remedy" in err
+    assert loaded == []  # refused before a model was loaded
+    assert run(*base, "--limit", 4, "--overwrite")[0] == 0
+    code, _, err = run(*base, "--limit", 4, "--protocol", "teacher-forced")
+    assert code == 2 and "protocol.name" in err
+
+
+BROKEN = [
+    ({"image": "nowhere.png"}, "image not found"),
+    ({"alt": " "}, "is empty"),
+    ({"rephrase": None}, "is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN)
+def test_bad_records_stop_before_models_load_or_are_left_out_and_counted(
+    data, loaded, run, change, message
+):
+    data.write_text(json.dumps([record(0), record(1, **change), record(2)]))
+    base = ("evaluate", "--method", "unedited", "--backbone", "tiny", "--data", data, "--name", "b")
+    code, _, err = run(*base)
+    field = next(iter(change))
+    assert code == 2 and loaded == []
+    assert all(part in err for part in (str(data), "record 1", f"field {field}", message))
+    assert "Traceback" not in err and "remedy" in err
+    code, out, _ = run(*base, "--skip-bad")
+    assert code == 0 and "1 bad records left out" in out
+    rows = json.loads((data.parent / "runs/b/summary.json").read_text())["rows"]
+    assert rows[0]["n"] == 2
+
+
+def test_a_json_file_cut_short_and_wrong_names_are_said(data, loaded, run):
+    text = data.read_text()
+    data.write_text(text[: len(text) // 2])
+    code, _, err = run("evaluate", "--method", "unedited", "--backbone", "tiny", "--data", data)
+    assert code == 2 and "not valid JSON" in err and str(data) in err
+    data.write_text(text)
+    wrong = {
+        ("--method", "mske", "--backbone", "tiny"): "did you mean mscke",
+        ("--method", "unedited", "--backbone", "tinyy"): "did you mean tiny",
+        ("--method", "unedited", "--protocol", "generate"): "did you mean generated",
+        ("--method", "unedited", "--suite", "evq"): "did you mean evqa",
+        ("--method", "unedited", "--data", "scene"): "did you mean scenes",
+        ("--method", "unedited", "--editor", "mscke=x"): "not among the methods",
+    }
+    for arguments, message in wrong.items():
+        given = arguments if "--data" in arguments else (*arguments, "--data", data)
+        code, _, err = run("evaluate", *given)
+        assert code == 2 and message in err, (arguments, err)
+    assert loaded == []
+    code, _, err = run("evaluate", "--method", "unedited", "--data", data, "--editor", "nowhere")
+    assert code == 2 and "does not exist" in err
+
+
+def test_usage_mistakes_and_our_errors_both_end_with_2_and_debug_shows_the_traceback(data, run):
+    assert run("evaluate", "--method", "unedited", "--limit", "0")[0] == 2
+    assert run("no-such-command")[0] == 2
+    code, _, err = run("show", "nothing")
+    assert code == 2 and "no run 'nothing'" in err and "Traceback" not in err
+    with pytest.raises(EasyEditMMError, match="no run 'nothing'"):
+        run("--debug", "show", "nothing")
+    cli._STATE["debug"] = False
+
+
+def test_ask_shows_answers_before_and_after_with_route_and_score(data, loaded, run):
+    asked = ("is the circle green?", "what color is the square?")
+    code, out, _ = run(
+        "ask", "0.png", "what color is the circle?", "green", *asked,
+        "--text", "what is the capital of france?", "--method", "oracle", "--backbone", "tiny",
+    )  # fmt: skip
+    assert code == 0 and "edit: what color is the circle? -> green" in out
+    lines = {line.split("│")[1].strip(): line for line in out.splitlines() if "│" in line}
+    assert "edit e1" in lines["is the circle green?"] and "yes" in lines["is the circle green?"]
+    assert "base" in lines["what color is the square?"]
+    assert "0.000" in lines["what is the capital of france? (no picture)"]
+    loaded.clear()
+    code, _, err = run("ask", "9.png", "q", "a", "--method", "oracle", "--backbone", "tiny")
+    assert code == 2 and "9.png" in err and "image not found" in err and loaded == []
+    code, _, err = run("ask", "0.png", "q", " ", "--method", "oracle", "--backbone", "tiny")
+    assert code == 2 and "target" in err
+
+
+def test_an_editor_that_does_not_undo_is_caught(tiny_backbone):
+    from easyedit_mm_plugins.cli.before_after import ask_around
+
+    class Leaking(Unedited):
+        def generate(self, questions, **kwargs):
+            answers = super().generate(questions, **kwargs)
+            return [type(a)("stuck") for a in answers] if self._count else answers
+
+    edit = make_records(1, [picture(0)])[0].edit
+    with pytest.raises(EasyEditMMError, match="did not undo"):
+        ask_around(Leaking(tiny_backbone), edit, [edit])
+
+
+def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone(data, loaded, run):
+    from easyedit_mm_plugins.recipes.scenes_clip import save_encoder
+
+    from ..support.mscke_tiny import TINY_OPT, tiny_encoder
+
+    save_encoder(tiny_encoder(), data.parent / "clip")
+    settings = {
+        "model_name": "tiny", "alg": "MSCKE", "opt": "AdamW", "lr": 1e-3, "batch_size": 2,
+        "max_iters": 9, "val_interval": 1, "log_interval": 1, "model_save_pt": 1,
+        "scope": {"encoder": str(data.parent / "clip"), "pretrained": None, "dim": 8},
+        "counterfactual": {"lm": TINY_OPT},
+    }  # fmt: skip
+    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    train = ("train", "--backbone", "tiny", "--data", data, "--val", 2, "--hparams", "tiny.yaml")
+    code, out, _ = run(*train, "--out", "o", "--set", "max_iters=2")
+    assert code == 0 and "3 records, 2 kept for validation" in out and "editor: o/best" in out
+    history = (data.parent / "o/history.json").read_text()
+    assert run(*train, "--out", "o", "--set", "max_iters=2")[0] == 0  # nothing left to train
+    assert (data.parent / "o/history.json").read_text() == history
+    measure = ("evaluate", "--method", "mscke", "--data", data, "--editor", "o/best")
+    assert run(*measure, "--backbone", "tiny")[0] == 0
+    loaded.append("other")
+    BACKBONES.register("other", lambda source=None, **kwargs: build_tiny("blip2"))
+    try:
+        code, _, err = run(*measure, "--backbone", "other")
+    finally:
+        BACKBONES.unregister("other")
+    assert code == 2 and "was trained for backbone tiny" in err
+    loaded.clear()
+    for change, message in (("max_itres=2", "max_iters"), ("lr", "not KEY=VALUE")):
+        code, _, err = run(*train, "--out", "p", "--set", change)
+        assert code == 2 and message in err and loaded == []
+    code, _, err = run(*train[:5], "--out", "p")
+    assert code == 2 and "no training file is shipped for mscke on tiny" in err
+
+
+def test_list_prints_names_and_helps_with_wrong_ones(run):
+    assert {"mscke", "serac", "unedited"} <= set(run("list", "methods")[1].split())
+    assert {"scenes-blip2", "scenes-llava"} <= set(run("list", "backbones")[1].split())
+    assert "scenes" in run("list", "datasets")[1].split()
+    code, _, err = run("list", "method")
+    assert code == 2 and "did you mean methods" in err
+
+
+def test_scenes_are_written_and_read_back(tmp_path, run):
+    out = tmp_path / "s"
+    code, printed, _ = run("scenes", out, "--train", 2, "--test", 3)
+    assert code == 0 and str(out / "test.json") in printed
+    assert len(jobs.load_records(str(out / "test.json")).records) == 3
+    code, _, err = run("scenes", out, "--train", 2, "--test", 4)
+    assert code == 2 and "other settings" in err
+
+
+def test_a_registered_data_set_class_is_read_by_name_and_path(data):
+    records = jobs.load_records(f"fgvedit:{data}", limit=2)
+    assert [r.case_id for r in records.records] == ["c0", "c1"]
+    assert (
+        records.settings()["digest"] == jobs.load_records(str(data), limit=2).settings()["digest"]
+    )
+
+
+def test_doctor_speaks_plainly_and_for_programs(run):
+    code, out, _ = run("doctor")
+    assert "torch" in out and "EasyEdit" in out and "hparams files" in out
+    code_json, printed, _ = run("doctor", "--json")
+    report = json.loads(printed)
+    assert code == code_json == int(report["broken"])
+    topics = {finding["topic"]: finding for finding in report["findings"]}
+    assert topics["transformers"]["level"] == "ok"
+    blip2 = next(h for h in report["hparams"] if h["file"] == "MSCKE/blip2.yaml")
+    assert not blip2["runs"] and any("eva_vit_g" in m["where"] for m in blip2["missing"])
+    assert all(m["remedy"] for h in report["hparams"] for m in h["missing"])
+
+
+def test_doctor_reports_what_is_too_old_or_absent(monkeypatch):
+    from easyedit_mm_plugins.cli import doctor
+
+    versions = {"torch": "1.13", "torchvision": None, "transformers": "4.49.0"}
+    monkeypatch.setattr(doctor, "package_version", lambda name: versions.get(name, "99"))
+    monkeypatch.setenv("EASYEDIT_ROOT", "/nowhere")
+    report = doctor.examine()
+    assert report.broken
+    found = {f.topic: f for f in report.findings}
+    assert found["torch"].level == "broken" and "2.1 or newer" in found["torch"].text
+    assert found["torchvision"].text == "not installed"
+    assert found["transformers"].level == "ok"
+    assert found["EasyEdit"].level == "note" and found["EasyEdit"].remedy
