@@ -258,21 +258,21 @@ def list_names(
     from ..evaluation.jobs import SCENES_SUITES
     from ..evaluation.protocol import PROTOCOLS
 
-    def names(module: str, registry: str, home: str = "registry") -> list[str]:
+    def names(module: str, registry: str, home: str = "core.registry") -> list[str]:
         from importlib import import_module
 
         import_module(f"easyedit_mm_plugins.{module}")
-        return getattr(import_module(f"{__package__}.{home}"), registry).names()
+        return getattr(import_module(f"easyedit_mm_plugins.{home}"), registry).names()
 
     known = {
         "methods": lambda: names("methods", "METHODS"),
-        "backbones": lambda: names("backbones.zoo", "BACKBONES"),
+        "backbones": lambda: names("backbones.catalog", "BACKBONES"),
         "datasets": lambda: [
             "scenes",
             *SCENES_SUITES,
             *(f"{n}:PATH" for n in names("data", "DATASETS")),
         ],
-        "experiments": lambda: names("reproduce", "EXPERIMENTS", "reproduce"),
+        "experiments": lambda: names("papers", "EXPERIMENTS", "papers"),
         "protocols": lambda: list(PROTOCOLS),
     }
     if what not in known:

@@ -166,7 +166,7 @@ def test_no_easyedit_is_a_clear_error(tmp_path, monkeypatch):
 CODE = """
 import sys, pytest
 from easyedit_mm_plugins.core.errors import BridgeError
-from easyedit_mm_plugins.bridge import host
+from easyedit_mm_plugins.host import easyedit as host
 {setup}
 try:
     host.load()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from easyedit_mm_plugins.cli.app import main as cli
+from easyedit_mm_plugins.cli import app as cli
 from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
 from easyedit_mm_plugins.core.errors import EasyEditMMError
 from easyedit_mm_plugins.core.registry import BACKBONES, METHODS
@@ -93,7 +93,7 @@ def run(monkeypatch, capsys):
 
 def fresh(code: str) -> subprocess.CompletedProcess:
     """Run ``code`` in a new Python that has imported nothing yet."""
-    here = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    here = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=here)
 

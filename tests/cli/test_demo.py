@@ -44,7 +44,7 @@ def test_a_failing_worker_stops_the_others_and_is_named(tmp_path, what, message)
 
 def test_no_worker_outlives_a_killed_command(tmp_path):
     file, started = tmp_path / "late", tmp_path / "late.started"
-    root = Path(demo.__file__).parents[1]
+    root = Path(demo.__file__).parents[2]
     here = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(root / "tests/support/parallel_worker.py"), str(file)]
     with subprocess.Popen(command, env=here) as parent:

@@ -92,7 +92,7 @@ def test_the_embedded_editors_training_goes_on_and_takes_the_shipped_classifier(
         path = tmp_path / "hparams" / alg / "tiny-llava.yaml"
         path.parent.mkdir(parents=True)
         path.write_text(yaml.safe_dump({**loop, "alg": alg, **own}))
-    monkeypatch.setattr(train_scenes, "HPARAMS", tmp_path / "hparams")
+    monkeypatch.setattr(train_scenes, "TRAINING", tmp_path / "hparams")
     records, out, root = tiny_records(5), tmp_path / "out", tmp_path / "assets"
     data = (records[:3], records[3:])
     mend = train_scenes.train_editor(backbone, out, data)

@@ -25,7 +25,7 @@ SETTINGS = {
 def test_two_stages_and_what_is_shipped(tmp_path, monkeypatch):
     assets, out = tmp_path / "assets", tmp_path / "out"
     (tmp_path / "tiny-llava.yaml").write_text(yaml.safe_dump(SETTINGS))
-    monkeypatch.setattr(train_lora, "HPARAMS", tmp_path)
+    monkeypatch.setattr(train_lora, "TRAINING", tmp_path)
     monkeypatch.setattr(train_lora, "ASSETS", assets)
     monkeypatch.setattr(train_lora, "STAGES", ({}, {"max_iters": 2, "scope_questions": 2}))
     backbone, records = build_tiny("llava"), tiny_records(5)
