@@ -6,90 +6,72 @@ plugin's methods into the EasyEdit that is installed, :func:`unregister` takes e
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .core.lazy import lazy_exports
+from .core.registry import ROOMS_WITH_ENTRIES
 
 __version__ = "0.1.0"
 
-_LAZY = {
-    "register": ".bridge",
-    "unregister": ".bridge",
-    "status": ".bridge",
-    "METHODS": ".core.registry",
-    "BACKBONES": ".core.registry",
-    "DATASETS": ".core.registry",
-    "Question": ".data",
-    "EditRecord": ".data",
-    "FGVEditDataset": ".data",
-    "Backbone": ".backbones",
-    "load_backbone": ".backbones",
-    "Editor": ".methods",
-    "load_editor": ".methods",
-    "MSCKE": ".methods.mscke",
-    "MSCKEHyperParams": ".methods.mscke",
-    "MSCKETrainingHyperParams": ".methods.mscke",
-    "MSCKETrainer": ".methods.mscke",
-    "MSCKEMENDHyperParams": ".methods.mend",
-    "MSCKEMENDTrainingHyperParams": ".methods.mend",
-    "DualEditHyperParams": ".methods.dualedit",
-    "DualEditTrainingHyperParams": ".methods.dualedit",
-    "FTLLMHyperParams": ".methods.ft",
-    "FTVisualHyperParams": ".methods.ft",
-    "EVQADataset": ".data",
-    "EICDataset": ".data",
-    "evaluate": ".evaluation",
-    "Protocol": ".evaluation",
-}
-
-__all__ = [
-    "__version__",
-    "register",
-    "unregister",
-    "status",
-    "METHODS",
-    "BACKBONES",
-    "DATASETS",
-    "Question",
-    "EditRecord",
-    "FGVEditDataset",
-    "Backbone",
-    "load_backbone",
-    "Editor",
-    "load_editor",
-    "MSCKE",
-    "MSCKEHyperParams",
-    "MSCKETrainingHyperParams",
-    "MSCKETrainer",
-    "MSCKEMENDHyperParams",
-    "MSCKEMENDTrainingHyperParams",
-    "DualEditHyperParams",
-    "DualEditTrainingHyperParams",
-    "FTLLMHyperParams",
-    "FTVisualHyperParams",
-    "EVQADataset",
-    "EICDataset",
-    "evaluate",
-    "Protocol",
-]
+# The rooms that hold entries of methods, backbones and data sets, lowest floor first.
+_ROOMS = ("data", "scenes", "backbones", "host", "methods")
+ROOMS_WITH_ENTRIES[:] = [f"{__name__}.{room}" for room in _ROOMS]
 
 if TYPE_CHECKING:
-    from .backbones import Backbone, load_backbone
+    from .backbones import BACKBONES, Backbone, load_backbone
     from .bridge import register, status, unregister
-    from .core.registry import BACKBONES, DATASETS, METHODS
-    from .data import EditRecord, EICDataset, EVQADataset, FGVEditDataset, Question
+    from .data import DATASETS, EditRecord, FGVEditDataset, Question
+    from .data.evqa import EICDataset, EVQADataset
     from .evaluation import Protocol, evaluate
-    from .methods import Editor, load_editor
+    from .methods import METHODS, Editor, load_editor
     from .methods.dualedit import DualEditHyperParams, DualEditTrainingHyperParams
     from .methods.ft import FTLLMHyperParams, FTVisualHyperParams
     from .methods.mend import MSCKEMENDHyperParams, MSCKEMENDTrainingHyperParams
     from .methods.mscke import MSCKE, MSCKEHyperParams, MSCKETrainer, MSCKETrainingHyperParams
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "METHODS",
+    "MSCKE",
+    "Backbone",
+    "DualEditHyperParams",
+    "DualEditTrainingHyperParams",
+    "EICDataset",
+    "EVQADataset",
+    "EditRecord",
+    "Editor",
+    "FGVEditDataset",
+    "FTLLMHyperParams",
+    "FTVisualHyperParams",
+    "MSCKEHyperParams",
+    "MSCKEMENDHyperParams",
+    "MSCKEMENDTrainingHyperParams",
+    "MSCKETrainer",
+    "MSCKETrainingHyperParams",
+    "Protocol",
+    "Question",
+    "__version__",
+    "evaluate",
+    "load_backbone",
+    "load_editor",
+    "register",
+    "status",
+    "unregister",
+]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".bridge": "register unregister status",
+        ".data": "DATASETS Question EditRecord FGVEditDataset",
+        ".data.evqa": "EVQADataset EICDataset",
+        ".backbones": "BACKBONES Backbone load_backbone",
+        ".methods": "METHODS Editor load_editor",
+        ".methods.mscke": "MSCKE MSCKEHyperParams MSCKETrainingHyperParams MSCKETrainer",
+        ".methods.mend": "MSCKEMENDHyperParams MSCKEMENDTrainingHyperParams",
+        ".methods.dualedit": "DualEditHyperParams DualEditTrainingHyperParams",
+        ".methods.ft": "FTLLMHyperParams FTVisualHyperParams",
+        ".evaluation": "evaluate Protocol",
+    },
+)

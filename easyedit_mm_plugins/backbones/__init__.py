@@ -1,16 +1,21 @@
-"""Base models behind one frame: ``base.py`` the frame, ``hf.py`` three families, ``zoo.py`` names.
+"""Base models behind one frame: ``base.py`` the frame, ``hf.py`` three families.
+
+``entries.py`` is their table, ``catalog.py`` loads one by name.
 
 ``splice.py`` is where rows of image and text embeddings are padded, scored and continued.
 EasyEdit's own BLIP-2 and MiniGPT-4 stand behind the same frame in ``bridge/backbones.py``.
 """
 
 from .base import Backbone
-from .catalog import load_backbone
+from .catalog import check_backbones, load_backbone
+from .entries import BACKBONES, BackboneEntry
 from .hf import HFBlip2, HFLlava, HFMiniGPT4
 from .splice import Batch, Row, answer_logits, assemble, generate_ids
 
 __all__ = [
+    "BACKBONES",
     "Backbone",
+    "BackboneEntry",
     "Batch",
     "HFBlip2",
     "HFLlava",
@@ -18,6 +23,7 @@ __all__ = [
     "Row",
     "answer_logits",
     "assemble",
+    "check_backbones",
     "generate_ids",
     "load_backbone",
 ]

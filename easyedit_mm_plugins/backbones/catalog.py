@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..core.errors import BackboneError, ConfigError
-from ..core.registry import BACKBONES
 from ..core.shipped import ASSETS
 from .base import Backbone
+from .entries import BACKBONES
 from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
 
 _FAMILIES: dict[str, type[HFBackbone]] = {
@@ -45,13 +45,47 @@ def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
     )
 
 
-BACKBONES.register("scenes-blip2", _scenes("scenes-blip2"))
-BACKBONES.register("scenes-minigpt4", _scenes("scenes-minigpt4"))
-BACKBONES.register("scenes-llava", _scenes("scenes-llava"))
-BACKBONES.register("blip2", "easyedit_mm_plugins.host.catalog:blip2")  # EasyEdit's own two
-BACKBONES.register("minigpt4", "easyedit_mm_plugins.host.catalog:minigpt4")
-BACKBONES.register("blip2-hf", blip2_hf)
-BACKBONES.register("llava", llava)
+_MIT = "MIT, as this package"
+for _place, (_name, _family) in enumerate(
+    {
+        "scenes-blip2": "BLIP-2: ViT, Q-Former, OPT",
+        "scenes-minigpt4": "MiniGPT-4: ViT, Q-Former, Llama",
+        "scenes-llava": "LLaVA: ViT, projector, Llama",
+    }.items()
+):
+    BACKBONES.add(
+        name=_name,
+        order=_place,
+        loader=_scenes(_name),
+        family=_family,
+        weights="embedded",
+        licence=_MIT,
+        embedded=True,
+    )
+BACKBONES.add(
+    name="blip2-hf",
+    title="BLIP-2 OPT-2.7B (Hugging Face)",
+    order=12,
+    aliases=("blip2-opt-2.7b",),
+    loader=blip2_hf,
+    family="BLIP-2",
+    weights="Salesforce/blip2-opt-2.7b",
+    licence="MIT; OPT: OPT-175B licence, research only",
+    paper="blip2-opt",
+    parameters=2e9,
+)
+BACKBONES.add(
+    name="llava",
+    title="LLaVA-1.5 7B",
+    order=13,
+    aliases=("llava-1.5-7b-hf",),
+    loader=llava,
+    family="LLaVA",
+    weights="llava-hf/llava-1.5-7b-hf",
+    licence="Llama 2 community licence",
+    paper="llava-1.5",
+    parameters=6e9,
+)
 
 
 def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
@@ -74,9 +108,14 @@ def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
     if family not in _FAMILIES:
         raise BackboneError(
             f"{path} holds a {family!r} model; supported here: {', '.join(_FAMILIES)}",
-            remedy="register a loader of your own with BACKBONES.register(name, loader)",
+            remedy="register a loader of your own with BACKBONES.add(name=..., loader=...)",
         )
     return _FAMILIES[family].from_pretrained(path, **{"name": path.name, **kwargs})
+
+
+def check_backbones(*names: str) -> None:
+    """Raise :class:`UnknownNameError` for the first that is no name and no folder."""
+    BACKBONES.check(*(name for name in names if not Path(name).is_dir()))
 
 
 def load_backbone(
@@ -110,4 +149,4 @@ def load_backbone(
     kwargs |= {"device": device, "dtype": dtype}
     if str(name) not in BACKBONES and Path(name).is_dir():
         return from_folder(name, **kwargs)
-    return BACKBONES.get(str(name))(source, **kwargs)
+    return BACKBONES.get(str(name)).load(source, **kwargs)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import BridgeError
-from ..core.registry import DATASETS
+from ..core.registry import resolve
+from ..data.entries import DATASETS
 from ..host.easyedit import Host, load, locate
 from ..host.requirements import HostInfo, Missing, inspect_host, missing_for
-from ..methods.base import Editor
+from ..methods.entries import MethodEntry
 from .hooks import DictHook, Hook, MethodHook, SetHook, apply_all, undo_all
 
 __all__ = [
@@ -54,7 +55,7 @@ class Status:
 @dataclass
 class _State:
     host: Host
-    methods: dict[str, type[Editor]] = field(default_factory=dict)
+    methods: dict[str, MethodEntry] = field(default_factory=dict)
     datasets: list[str] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -82,18 +83,22 @@ def register() -> Status:
     host = state.host
     methods, problems = easyedit_methods()
     hooks: list[Hook] = []
-    for name, cls in methods.items():
+    for name, entry in methods.items():
         if name in state.methods:
-            if state.methods[name] is not cls:
+            if state.methods[name] != entry:
                 raise BridgeError(
                     f"{name!r} now means another class than when it was registered",
                     remedy="call unregister() first",
                 )
             continue
-        hooks.append(DictHook("ALG_MULTIMODAL_DICT", host.edit_algs, name, executor(cls)))
-        hooks.append(DictHook("ALG_TRAIN_DICT", host.train_algs, name.upper(), trainable(cls)))
+        hooks.append(DictHook("ALG_MULTIMODAL_DICT", host.edit_algs, name, executor(entry)))
+        hooks.append(DictHook("ALG_TRAIN_DICT", host.train_algs, name.upper(), trainable(entry)))
         hooks += [SetHook(where, names, name) for where, names in host.name_sets()]
-    datasets = {name: DATASETS.get(name) for name in DATASETS.names()}
+    datasets = {
+        name: resolve(DATASETS.get(name).reader)
+        for name in DATASETS.names()
+        if DATASETS.get(name).takes_path
+    }
     for name, dataset in datasets.items():
         # EasyEdit's own edit_dataset asks isinstance() of every entry.
         if name not in state.datasets and isinstance(dataset, type):
@@ -147,12 +152,12 @@ def status() -> Status:
     )
 
 
-def _lookup(name: Any) -> type[Editor] | None:
+def _lookup(name: Any) -> MethodEntry | None:
     return _state.methods.get(name) if _state is not None else None
 
 
-def _lookup_train(name: str) -> type[Editor] | None:
+def _lookup_train(name: str) -> MethodEntry | None:
     """EasyEdit looks algorithms for training up in capitals."""
     if _state is None:
         return None
-    return next((cls for alg, cls in _state.methods.items() if alg.upper() == name), None)
+    return next((entry for alg, entry in _state.methods.items() if alg.upper() == name), None)

@@ -34,9 +34,10 @@ from ..host.models import (
     resolve_device,
     tokenizer_for,
 )
-from ..methods.base import Editor, Unedited
+from ..methods.base import Unedited
+from ..methods.entries import MethodEntry
 from .edited import EditedModel
-from .methods import build_editor, find_archive
+from .methods import build_editor, check_archive
 from .requests import RecordView, record_from_item, records_from_arguments
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ METRICS = {
 }
 _FILE_TYPES = {None, "image", "single-image", "text"}
 
-Lookup = Callable[[str], "type[Editor] | None"]
+Lookup = Callable[[str], "MethodEntry | None"]
 
 
 def wrap_init(host: Host, lookup: Lookup) -> Callable[[Any], Any]:
@@ -63,14 +64,14 @@ def wrap_init(host: Host, lookup: Lookup) -> Callable[[Any], Any]:
         @functools.wraps(original)
         def __init__(self: Any, hparams: Any, *args: Any, **kwargs: Any) -> None:
             name = getattr(hparams, "alg_name", None)
-            cls = lookup(name) if isinstance(name, str) else None
-            if cls is None:
+            entry = lookup(name) if isinstance(name, str) else None
+            if entry is None:
                 if isinstance(name, str) and name not in host.edit_algs:
                     hint = did_you_mean(name, list(host.edit_algs))
                     raise UnknownNameError(f"unknown alg_name {name!r}; {hint}")
                 original(self, hparams, *args, **kwargs)
             else:
-                _set_up(self, host, cls, hparams)
+                _set_up(self, host, entry, hparams)
 
         return __init__
 
@@ -115,7 +116,7 @@ def wrap_edit_dataset(lookup: Lookup) -> Callable[[Any], Any]:
     return make
 
 
-def executor(cls: type[Editor]) -> Callable[..., tuple[EditedModel, dict]]:
+def executor(entry: MethodEntry) -> Callable[..., tuple[EditedModel, dict]]:
     """The entry of ``ALG_MULTIMODAL_DICT``: EasyEdit's way of applying an algorithm by itself."""
 
     def apply(
@@ -140,15 +141,15 @@ def executor(cls: type[Editor]) -> Callable[..., tuple[EditedModel, dict]]:
         edits = [record_from_item(item, i).edit for i, item in enumerate(items)]
         if not edits:
             raise DataError("there is no request", remedy="give at least one")
-        editor = build_editor(cls, hparams, backbone)
+        editor = build_editor(entry, hparams, backbone)
         return EditedModel(editor, editor.add(edits)), {}
 
-    apply.__name__ = f"apply_{getattr(cls, 'easyedit_name', cls.__name__).lower()}_to_model"
-    apply.plugin_method = cls  # type: ignore[attr-defined]  # ours, for collision checks
+    apply.__name__ = f"apply_{entry.alg.lower()}_to_model"
+    apply.plugin_method = entry  # type: ignore[attr-defined]  # ours, for collision checks
     return apply
 
 
-def _set_up(self: Any, host: Host, cls: type[Editor], hparams: Any) -> None:
+def _set_up(self: Any, host: Host, entry: MethodEntry, hparams: Any) -> None:
     for field in ("coco_image", "rephrase_image"):
         root = getattr(hparams, field, None)
         if root and not Path(root).is_dir():
@@ -157,7 +158,7 @@ def _set_up(self: Any, host: Host, cls: type[Editor], hparams: Any) -> None:
                 remedy="set it to the folder that image paths are relative to, or to null",
             )
     check_model_name(hparams.model_name)
-    find_archive(hparams)
+    check_archive(hparams)
     self.device = resolve_device(getattr(hparams, "device", None))
     backbone = build_backbone(host, hparams)
     self.model, self.tok = backbone.model, tokenizer_for(backbone, hparams)
@@ -170,7 +171,7 @@ def _set_up(self: Any, host: Host, cls: type[Editor], hparams: Any) -> None:
     self.vis_root = getattr(hparams, "coco_image", None)
     self.rephrase_root = getattr(hparams, "rephrase_image", None)
     self.backbone = backbone
-    self.editor = build_editor(cls, hparams, backbone)
+    self.editor = build_editor(entry, hparams, backbone)
 
 
 def edit_requests(

@@ -22,14 +22,15 @@ from ..core.files import write_json
 from ..core.registry import did_you_mean
 from ..host.easyedit import Host
 from ..host.models import backbone_of, build_backbone, check_model_name, resolve_device
-from ..methods.base import Editor
+from ..methods.entries import MethodEntry
+from ..methods.training_run import best_editor
 from .edited import EditedModel
-from .methods import build_editor, find_archive, saved_in, trainer_class
+from .methods import build_editor, check_archive, trainer_of
 from .requests import RecordView
 
 LOG = logging.getLogger(__name__)
 
-Lookup = Callable[[str], "type[Editor] | None"]
+Lookup = Callable[[str], "MethodEntry | None"]
 Make = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -40,14 +41,14 @@ def wrap_init(host: Host, lookup: Lookup) -> Make:
         @functools.wraps(original)
         def __init__(self: Any, config: Any, train_set: Any, val_set: Any) -> None:
             name = str(getattr(config, "alg", "")).upper()
-            cls = lookup(name)
-            if cls is None:
+            entry = lookup(name)
+            if entry is None:
                 if name and name not in host.train_algs:
                     hint = did_you_mean(name, list(host.train_algs))
                     raise UnknownNameError(f"unknown alg {config.alg!r}; {hint}")
                 original(self, config, train_set, val_set)
             else:
-                _set_up(self, host, cls, config, train_set, val_set)
+                _set_up(self, host, entry, config, train_set, val_set)
 
         return __init__
 
@@ -123,26 +124,26 @@ TRAINER_HOOKS: dict[str, Callable[[Host, Lookup], Make]] = {
 }
 
 
-def trainable(cls: type[Editor]) -> Callable[..., EditedModel]:
+def trainable(entry: MethodEntry) -> Callable[..., EditedModel]:
     """The entry of ``ALG_TRAIN_DICT``, called as ``(model, config, model_constructor)``."""
 
     def make(model: nn.Module, config: Any, model_constructor: Any = None) -> EditedModel:
-        return EditedModel(build_editor(cls, config, backbone_of(model)), [])
+        return EditedModel(build_editor(entry, config, backbone_of(model)), [])
 
-    make.__name__ = cls.__name__
+    make.__name__ = entry.alg
     return make
 
 
 def _set_up(
-    self: Any, host: Host, cls: type[Editor], config: Any, train_set: Any, val_set: Any
+    self: Any, host: Host, entry: MethodEntry, config: Any, train_set: Any, val_set: Any
 ) -> None:
     check_model_name(config.model_name)
-    find_archive(config)
-    make_trainer = trainer_class(cls)
+    check_archive(config)
+    make_trainer = trainer_of(entry)
     train, val = RecordView(train_set), RecordView(val_set)
     resolve_device(getattr(config, "device", None))
     backbone = build_backbone(host, config)
-    editor = build_editor(cls, config, backbone)
+    editor = build_editor(entry, config, backbone)
     self.config, self.train_set, self.val_set = config, train_set, val_set
     self.backbone, self.editor = backbone, editor
     self.model, self.original_model = EditedModel(editor, []), backbone.model
@@ -151,10 +152,11 @@ def _set_up(
     self.start_time = time.strftime("%d/%m/%Y-%H:%M:%S")
     self.results_dir = results = getattr(config, "results_dir", None) or "./results"
     out_dir = os.path.join(results, config.alg, backbone.name.replace("/", "_"))
-    self.save_path = saved_in(cls, out_dir)  # what hparams.archive takes afterwards
     size = getattr(config, "batch_size", 1)
     self.train_loader = DataLoader(train, batch_size=size, shuffle=True, collate_fn=list)
     val_size = getattr(config, "val_batch_size", 1)
     self.val_loader = DataLoader(val, batch_size=val_size, collate_fn=list)
     self.method_trainer = make_trainer(editor, train, val, config, out_dir)
+    # What hparams.archive takes afterwards.
+    self.save_path = str(best_editor(self.method_trainer, out_dir))
     self.opt = getattr(self.method_trainer, "optimizer", None)

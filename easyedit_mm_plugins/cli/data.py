@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import ConfigError
-from .common import Images
 from .data_build import build_fgvedit
+from .options import AllowOutside, Images
 
 if TYPE_CHECKING:
-    from ..data.tools.verify import Report
+    from ..data.tools.verification import Verification
 
 app = typer.Typer(
     name="data",
@@ -61,6 +61,7 @@ def verify(
     path: Files,
     images: Images = None,
     rephrase_images: Rephrased = None,
+    allow_outside: AllowOutside = False,
     kind: Annotated[str | None, typer.Option(help="fgvedit, e-vqa or e-ic.")] = None,
     tokenizer: Annotated[str, typer.Option(help="clip, a folder, a hub name or none.")] = "clip",
     max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
@@ -82,6 +83,7 @@ def verify(
         path,
         images,
         rephrase_images=rephrase_images,
+        allow_outside=allow_outside,
         kind=kind,  # type: ignore[arg-type]
         tokenizer=None if tokenizer == "none" else tokenizer,
         max_tokens=max_tokens,
@@ -91,7 +93,7 @@ def verify(
     if as_json is not None and str(as_json) == "-":
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        _show_report(report, show, fix)
+        _show_verification(report, show, fix)
         if as_json is not None:
             from ..core.files import write_json
 
@@ -104,6 +106,7 @@ def preview(
     path: Files,
     images: Images = None,
     rephrase_images: Rephrased = None,
+    allow_outside: AllowOutside = False,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
     limit: Annotated[int, typer.Option(min=0, help="Records per file; 0: all.")] = 200,
     side: Annotated[int, typer.Option(min=16, help="Size of the pictures.")] = 256,
@@ -117,6 +120,7 @@ def preview(
         out,
         images=images,
         rephrase_images=rephrase_images,
+        allow_outside=allow_outside,
         limit=limit or None,
         side=side,
         title=title,
@@ -162,20 +166,23 @@ def push(
     path: Files,
     repo: Annotated[str, typer.Option(help="owner/name on the Hugging Face Hub.")],
     images: Images = None,
+    allow_outside: AllowOutside = False,
     kind: Annotated[str, typer.Option(help="fgvedit, e-vqa or e-ic.")] = "fgvedit",
     card: Annotated[Path | None, typer.Option(help="Data card to put there.")] = None,
     public: Annotated[bool, typer.Option("--public", help="By default it is private.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out.")] = False,
 ) -> None:
     """Upload records and their pictures to the Hugging Face Hub as Parquet."""
-    from ..core.registry import DATASETS
+    from ..core.registry import resolve
+    from ..data.entries import DATASETS
+    from ..data.record_files import record_files
     from ..data.tools.interop import push as upload
-    from ..data.tools.raw import record_files
 
-    reader = DATASETS.get(kind)
-    splits = {
-        file.stem: reader(file, image_root=images, skip_bad=skip_bad) for file in record_files(path)
-    }
+    reader = resolve(DATASETS.get(kind).reader)
+    options: dict[str, Any] = {"image_root": images, "skip_bad": skip_bad}
+    if allow_outside:  # readers of other packages may not have this option
+        options["allow_outside"] = True
+    splits = {file.stem: reader(file, **options) for file in record_files(path)}
     text = card.read_text(encoding="utf-8") if card is not None else None
     print(upload(splits, repo, card=text, private=not public))
 
@@ -198,7 +205,7 @@ def _bytes_bar() -> Iterator[Callable[[str, int, int | None], None]]:
         yield update
 
 
-def _show_report(report: Report, show: int, fix: Path | None) -> None:
+def _show_verification(report: Verification, show: int, fix: Path | None) -> None:
     from ..core.console import CONSOLE
 
     for file, about in report.files.items():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import ConfigError
-from .common import Images
+from .options import AllowOutside, Images
 
 STOPPED = 3  # exit code of a build that stopped at its budget
 
@@ -23,6 +23,7 @@ def build_fgvedit(
     annotations: Annotated[list[Path] | None, typer.Option(help="vqav2: annotations.")] = None,
     files: Annotated[list[Path] | None, typer.Option(help="e-vqa, table: the files.")] = None,
     images: Images = None,
+    allow_outside: AllowOutside = False,
     nq: Annotated[Path | None, typer.Option(help="Natural Questions, for locality.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="scenes: how many.")] = None,
     split: Annotated[str | None, typer.Option(help="easy-vqa: train or test.")] = None,
@@ -74,7 +75,9 @@ def build_fgvedit(
     options: dict[str, Any] = {"questions": questions, "annotations": annotations, "files": files}
     if images is None and source == "scenes":
         images = out / "images"
-    opened = open_source(source, **options, images=images, n=n, split=split)
+    opened = open_source(
+        source, **options, images=images, n=n, split=split, allow_outside=allow_outside
+    )
     config = BuildConfig(seed, limit, max_questions, alt, test_share, both_sides)
     limits = Budget.parse(budget, _prices(prices))
     asked = _judge(

@@ -5,11 +5,12 @@ Looks, and changes nothing: no model is loaded and nothing is registered.
 
 from __future__ import annotations
 
+import json
 import platform
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import typer
 import yaml
 
 from ..core.environment import cores, cpu_name, package_version
@@ -39,7 +40,7 @@ class Finding:
 
 
 @dataclass
-class Report:
+class Diagnosis:
     """Everything that was looked at."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -59,9 +60,21 @@ class Report:
         return {"format": 1, "broken": self.broken, **asdict(self)}
 
 
-def examine() -> Report:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What is installed here, which EasyEdit was found, what can run and what is missing."""
+    report = examine()
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        show(report)
+    raise typer.Exit(1 if report.broken else 0)
+
+
+def examine() -> Diagnosis:
     """Look at this machine."""
-    report = Report()
+    report = Diagnosis()
     report.add("ok", "python", platform.python_version())
     _packages(report)
     _device(report)
@@ -71,7 +84,7 @@ def examine() -> Report:
     return report
 
 
-def _packages(report: Report) -> None:
+def _packages(report: Diagnosis) -> None:
     from packaging.version import Version
 
     for distribution, lowest in SUPPORTED:
@@ -86,7 +99,7 @@ def _packages(report: Report) -> None:
             report.add("ok", distribution, found)
 
 
-def _device(report: Report) -> None:
+def _device(report: Diagnosis) -> None:
     try:
         import torch
     except Exception as error:  # a broken install fails in many ways
@@ -100,7 +113,7 @@ def _device(report: Report) -> None:
         report.add("ok", "device", text)
 
 
-def _easyedit(report: Report) -> None:
+def _easyedit(report: Diagnosis) -> None:
     try:
         from ..bridge import inspect_host, status
     except Exception as error:
@@ -133,7 +146,7 @@ def _easyedit(report: Report) -> None:
         report.add("note", "hooks", problem)
 
 
-def _host_versions(report: Report, generation: str, transformers: str | None) -> None:
+def _host_versions(report: Diagnosis, generation: str, transformers: str | None) -> None:
     """Which transformers each generation of EasyEdit imports with."""
     from packaging.version import Version
 
@@ -155,28 +168,22 @@ def _host_versions(report: Report, generation: str, transformers: str | None) ->
         )
 
 
-def _embedded(report: Report) -> None:
-    from .. import methods
-    from ..core.registry import BACKBONES, METHODS
+def _embedded(report: Diagnosis) -> None:
+    from ..backbones import BACKBONES
     from ..core.shipped import ASSETS
+    from ..methods import METHODS, shipped_editor
 
-    assert methods  # importing it registers them
-    for name in (n for n in BACKBONES.names() if n.startswith("scenes-")):
-        editors = [m for m in METHODS.names() if _editor_folder(ASSETS, m, name)]
-        if not (ASSETS / name / "config.json").is_file():
+    for backbone in (entry.name for entry in BACKBONES if entry.embedded):
+        editors = [e.name for e in METHODS if shipped_editor(e, backbone)]
+        if not (ASSETS / backbone / "config.json").is_file():
             remedy = "reinstall the package, or retrain it (make backbones)"
-            report.add("broken", name, f"its files are not in {ASSETS}", remedy)
+            report.add("broken", backbone, f"its files are not in {ASSETS}", remedy)
         else:
             trained = ", ".join(editors) or "none"
-            report.add("ok", name, f"shipped; trained editors: {trained}")
+            report.add("ok", backbone, f"shipped; trained editors: {trained}")
 
 
-def _editor_folder(assets: Path, method: str, backbone: str) -> bool:
-    names = (backbone, backbone.split("-")[0])
-    return any((assets / f"{method}-{name}").is_dir() for name in names)
-
-
-def _hparams(report: Report) -> None:
+def _hparams(report: Diagnosis) -> None:
     """Every shipped YAML: can it run here, and what does it lack."""
     try:
         from ..bridge import missing_for
@@ -200,7 +207,7 @@ def _hparams(report: Report) -> None:
         report.hparams.append(entry)
 
 
-def show(report: Report) -> None:
+def show(report: Diagnosis) -> None:
     """Print the report."""
     from rich.markup import escape
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, DType
+from .options import Device, DType
 
 
 def import_release(
@@ -24,12 +24,11 @@ def import_release(
     dtype: DType = None,
 ) -> None:
     """Turn a checkpoint of MSCKE's release into an editor that the other commands load."""
-    from ..backbones import load_backbone
+    from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
-    from ..evaluation.jobs import check_names
     from ..methods.mscke.release_import import import_release, read_release
 
-    check_names([], [backbone])
+    check_backbones(backbone)
     read_release(checkpoint)  # a bad file is said before a large model is loaded
     editor = import_release(
         checkpoint, load_backbone(backbone, device=device, dtype=dtype), clip=clip, lm=lm

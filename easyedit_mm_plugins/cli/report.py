@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Images
+from .options import Images
 
 
 def report(

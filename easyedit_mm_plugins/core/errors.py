@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from .secrets import redact
+
 
 class EasyEditMMError(Exception):
-    """Base class. The message names the thing at fault; ``remedy`` says what to do."""
+    """Base class. The message names the thing at fault; ``remedy`` says what to do.
+
+    Keys and passwords in the message are replaced by ``***``.
+    """
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        message, remedy = redact(message), redact(remedy) if remedy else None
         self.message = message
         self.remedy = remedy
         super().__init__(f"{message}\n  remedy: {remedy}" if remedy else message)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,12 @@ def disk_error(error: OSError, path: str | Path) -> EasyEditMMError:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all.
+
+    Half a surrogate pair, which UTF-8 cannot hold, is written as its escape (``\\ud83d``).
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -63,20 +66,27 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, parse_int: Callable[[str], Any] | None = None) -> Any:
     """Parse the JSON file ``path``.
 
+    Args:
+        parse_int: reads the digits of a whole number; by default ``int``.
+
     Raises:
-        DataError: the file is missing, is no text, or its JSON is cut short or malformed.
+        DataError: the file is missing, is not UTF-8 text, its JSON is cut short or malformed, or it
+            holds a whole number of more digits than Python reads (4,300).
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError("does not exist", file=path, remedy="check the path") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"cannot be read: {error}", file=path) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a path that no file can have
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"cannot be read: {reason or error}", file=path) from error
+    try:
+        return json.loads(text, parse_int=parse_int)
+    except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(
             f"is not valid JSON{where}: {error}",

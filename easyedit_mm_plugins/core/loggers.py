@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import ConfigError, UnknownNameError
 from .registry import did_you_mean
+from .secrets import redact_values
 
 
 class TensorBoardLogger:
@@ -122,7 +123,7 @@ def open_loggers(
         names: of :data:`LOGGERS`; none: nothing is logged and nothing imported.
         folder: of the run; local files of the loggers go there.
         name: of the run, the folder's by default.
-        config: settings to show beside the curves.
+        config: settings to show beside the curves; keys and passwords in them are left out.
 
     Raises:
         UnknownNameError: no such logger; offers the nearest. ConfigError: its package is missing.
@@ -132,7 +133,7 @@ def open_loggers(
     members: list[TensorBoardLogger | WandbLogger] = []
     try:
         for logger in dict.fromkeys(names):
-            made = LOGGERS[logger](folder, name or folder.name, config or {})
+            made = LOGGERS[logger](folder, name or folder.name, redact_values(dict(config or {})))
             members.append(made)
         yield Loggers(members)
     finally:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from .console import CONSOLE, progress_bars
 from .distributed import Ranks
 from .errors import EasyEditMMError, RunError
+from .secrets import redact
 
 
 class Reporter:
@@ -85,6 +86,7 @@ class Screen:
 
     def show(self, kind: str, *what: Any) -> None:
         """One message."""
+        what = tuple(redact(one) if isinstance(one, str) else one for one in what)
         if kind == "progress":
             label, finished, total = what
             if label not in self.bars:

@@ -7,22 +7,53 @@ to and from ``datasets``. The tools behind ``easyedit-mm data`` are ``construct/
 benchmark), ``fetch.py``, ``verify.py``, ``preview.py``, ``stats.py`` and ``card.py``.
 """
 
-from ..core.registry import DATASETS
+from .entries import DATASETS, DatasetEntry, Records, load_records
 from .fgvedit import FGVEditDataset
 from .images import check_images, open_image
 from .records import EditRecord, ImageLike, Question
 
-DATASETS.register("fgvedit", "easyedit_mm_plugins.data.fgvedit:FGVEditDataset")
-for _name in ("e-vqa", "evqa"):
-    DATASETS.register(_name, "easyedit_mm_plugins.data.evqa:EVQADataset")
-for _name in ("e-ic", "eic"):
-    DATASETS.register(_name, "easyedit_mm_plugins.data.evqa:EICDataset")
+DATASETS.add(
+    name="fgvedit",
+    title="FGVEdit",
+    order=10,
+    reader="easyedit_mm_plugins.data.fgvedit:FGVEditDataset",
+    paper="fgvedit",
+    released=("test_data",),
+    source="https://huggingface.co/datasets/ZhenZeng/FGVEdit; images: COCO 2014",
+)
+DATASETS.add(
+    name="e-vqa",
+    title="E-VQA",
+    order=11,
+    aliases=("evqa",),
+    reader="easyedit_mm_plugins.data.evqa:EVQADataset",
+    suite="evqa",
+    paper="e-vqa",
+    released=("vqa_eval",),
+    source="MMEdit's vqa_eval.json; images: COCO 2014",
+)
+DATASETS.add(
+    name="e-ic",
+    title="E-IC",
+    order=12,
+    aliases=("eic",),
+    reader="easyedit_mm_plugins.data.evqa:EICDataset",
+    suite="evqa",
+    task="captions",
+    paper="e-ic",
+    released=("caption_eval_edit",),
+    source="MMEdit's caption_eval_edit.json; images: COCO 2014",
+)
 
 __all__ = [
+    "DATASETS",
+    "DatasetEntry",
     "EditRecord",
     "FGVEditDataset",
     "ImageLike",
     "Question",
+    "Records",
     "check_images",
+    "load_records",
     "open_image",
 ]

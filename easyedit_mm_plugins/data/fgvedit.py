@@ -3,8 +3,9 @@
 One record has ``src`` (the edit's question), ``alt`` (the new answer), ``rephrase``, ``image``,
 ``fg_gen_q``/``fg_gen_a`` (in visual scope: question and its right answer after the edit),
 ``fg_loc_q``/``fg_loc_a`` (out of visual scope, same image) and ``loc``/``loc_ans`` (text only).
-Each may be one string or a list. Optional: ``image_rephrase``, ``m_loc``, ``m_loc_q``,
-``m_loc_a`` (as in E-VQA), ``case_id``, and ``fg_extra`` with further scope questions as
+``src``, ``alt`` and the images are one string each, the others a string or a list. Optional:
+``image_rephrase``, ``m_loc``, ``m_loc_q``, ``m_loc_a`` (as in E-VQA), ``case_id`` (text or a whole
+number; by default the record's position), and ``fg_extra`` with further scope questions as
 ``{"in": [{"q": ..., "a": ...}], "out": [...]}``, which training may use and evaluation does not
 unless asked to.
 """
@@ -17,13 +18,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..core.errors import DataError
-from ..core.files import read_json
-from .images import check_images
+from ..core.text import text_problem
+from .images import check_images, image_path
+from .record_files import read_list
 from .records import EditRecord, Question
 
 LOG = logging.getLogger(__name__)
 
-_REQUIRED = ("src", "alt", "rephrase", "image", "loc", "loc_ans")
 _PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"))
 _IMAGES = ("image", "image_rephrase", "m_loc")
 
@@ -37,6 +38,8 @@ class FGVEditDataset:
         config: EasyEdit hparams; its ``coco_image`` is the image root if ``image_root`` is absent.
         image_root: folder that the records' image paths are relative to; by default ``config``'s,
             else the JSON file's own folder (or its ``images`` folder, if there is one).
+        allow_outside: accept image paths that lead out of the image root, absolute or by ``../``.
+            Without an image root they must stay in the JSON file's own folder.
         skip_bad: leave bad records out, listed in ``skipped``, instead of raising.
         check: ``"decode"`` opens every image once, ``"exists"`` only looks for the files,
             ``"off"`` trusts them.
@@ -56,22 +59,19 @@ class FGVEditDataset:
         config: Any = None,
         *,
         image_root: str | Path | None = None,
+        allow_outside: bool = False,
         skip_bad: bool = False,
         check: Literal["decode", "exists", "off"] = "decode",
         extra: bool = False,
     ) -> None:
         self.path = Path(data_dir)
-        raw = read_json(self.path)
-        if not isinstance(raw, list):
-            raise DataError(
-                f"holds a {type(raw).__name__}, not a list of records",
-                file=self.path,
-                remedy="give a file in the FGVEdit schema",
-            )
+        raw = read_list(self.path)
         if size is not None:
             raw = raw[:size]
-        root = image_root or getattr(config, "coco_image", None) or self._default_root()
-        self.image_root = Path(root)
+        root = image_root or getattr(config, "coco_image", None)
+        self.image_root = Path(root or self._default_root())
+        self.allow_outside = allow_outside
+        self._within = self.image_root if root else self.path.parent
         problems: list[DataError] = []
         kept: list[tuple[int, EditRecord]] = []
         seen: set[str] = set()
@@ -127,10 +127,40 @@ class FGVEditDataset:
                 raise self._error(f"is a {type(text).__name__}, not text", index, field)
             if not text.strip():
                 raise self._error("is empty", index, field, "give it a text")
+            self._check_text(text, index, field)
         return [text.strip() for text in values]
 
+    def _text(self, item: dict[str, Any], index: int, field: str) -> str:
+        texts = self._texts(item, index, field)
+        if len(texts) > 1:
+            message = f"is a list of {len(texts)} texts, must be one"
+            raise self._error(message, index, field, "keep one, or make a record for each")
+        return texts[0]
+
+    def _check_text(self, text: str, index: int, field: str) -> None:
+        problem = text_problem(text)
+        if problem:
+            raise self._error(problem, index, field, "write the text again as UTF-8")
+
+    def _case_id(self, item: dict[str, Any], index: int) -> str:
+        name = item.get("case_id", index)
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            message = f"is a {type(name).__name__}, not text or a whole number"
+            raise self._error(message, index, "case_id", "name the case, or remove the field")
+        self._check_text(str(name), index, "case_id")
+        return str(name)
+
     def _image(self, item: dict[str, Any], index: int, field: str) -> Path:
-        return self._roots.get(field, self.image_root) / self._texts(item, index, field)[0]
+        root = self._roots.get(field)
+        try:
+            return image_path(
+                root or self.image_root,
+                self._text(item, index, field),
+                within=root or self._within,
+                allow_outside=self.allow_outside,
+            )
+        except DataError as error:
+            raise self._error(error.message, index, field, error.remedy) from None
 
     def _pairs(
         self, item: dict[str, Any], index: int, question: str, answer: str, image: Path | None
@@ -143,29 +173,29 @@ class FGVEditDataset:
         return tuple(Question(q, image, a) for q, a in zip(questions, answers, strict=True))
 
     def _extra(self, item: dict, index: int, side: str, image: Path) -> tuple[Question, ...]:
-        extra = item.get("fg_extra") or {}
+        extra = item.get("fg_extra")
+        extra = {} if extra is None else extra
         pairs = extra.get(side, []) if isinstance(extra, dict) else None
         if not isinstance(pairs, list) or not all(
-            isinstance(p, dict) and isinstance(p.get("q"), str) and isinstance(p.get("a"), str)
+            isinstance(p, dict) and all(isinstance(p.get(x), str) and p[x].strip() for x in "qa")
             for p in pairs
         ):
             message = 'must look like {"in": [{"q": ..., "a": ...}], "out": [...]}'
             raise self._error(message, index, "fg_extra")
+        for text in (pair[x] for pair in pairs for x in "qa"):
+            self._check_text(text, index, "fg_extra")
         return tuple(Question(p["q"], image, p["a"]) for p in pairs)
 
     def _parse(self, index: int, item: Any, extra: bool) -> EditRecord:
         if not isinstance(item, dict):
             raise self._error(f"is a {type(item).__name__}, not an object", index)
-        single = {}
-        for field in _REQUIRED:
-            single[field] = self._texts(item, index, field)
+        src, alt = self._text(item, index, "src"), self._text(item, index, "alt")
+        rephrase = self._texts(item, index, "rephrase")
         image = self._image(item, index, "image")
-        src, alt = single["src"][0], single["alt"][0]
         scopes: list[tuple[Question, ...]] = []
         for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
             # A record may lack one of its two halves (MSCKE section 4.3), never both.
-            given = item.get(q) not in (None, "", [])
-            found = self._pairs(item, index, q, a, image) if given else ()
+            found = self._pairs(item, index, q, a, image) if _given(item, q) else ()
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)
         if self.needs_scope and not scopes[0] and not scopes[1]:
@@ -173,17 +203,17 @@ class FGVEditDataset:
                 "and fg_loc_q are both missing", index, "fg_gen_q", "give the record one of the two"
             )
         rephrased: tuple[Question, ...] = ()
-        if item.get("image_rephrase"):
+        if _given(item, "image_rephrase"):
             path = self._image(item, index, "image_rephrase")
             rephrased = (Question(src, path, alt),)
         other: tuple[Question, ...] = ()
-        if item.get("m_loc"):
+        if _given(item, "m_loc"):
             path = self._image(item, index, "m_loc")
             other = self._pairs(item, index, "m_loc_q", "m_loc_a", path)
         return EditRecord(
-            case_id=str(item.get("case_id", index)),
+            case_id=self._case_id(item, index),
             edit=Question(src, image, alt),
-            rephrase=tuple(Question(r, image, alt) for r in single["rephrase"]),
+            rephrase=tuple(Question(r, image, alt) for r in rephrase),
             in_scope=scopes[0],
             out_scope=scopes[1],
             text_loc=self._pairs(item, index, "loc", "loc_ans", None),
@@ -198,7 +228,7 @@ class FGVEditDataset:
             (index, field): self._image(raw[index], index, field)
             for index, _ in kept
             for field in _IMAGES
-            if raw[index].get(field)
+            if _given(raw[index], field)
         }
         wrong = check_images(paths.values(), decode=decode)
         problems = {
@@ -224,3 +254,7 @@ class FGVEditDataset:
     def collate_fn(batch: Sequence[EditRecord]) -> list[EditRecord]:
         """A batch is the list of its records; tensors are made where the model is."""
         return list(batch)
+
+
+def _given(item: dict[str, Any], field: str) -> bool:
+    return item.get(field) not in (None, "", [])

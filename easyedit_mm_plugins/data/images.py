@@ -1,36 +1,77 @@
-"""Opening images, and checking many of them before long work starts."""
+"""Images: where a record's image lies, opening it as RGB, and checking many before long work."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
 from ..core.errors import DataError
+from ..core.text import text_problem
 from .records import ImageLike
 
 
-def open_image(image: ImageLike) -> Image.Image:
-    """``image`` as an RGB picture.
+def image_path(
+    root: str | Path,
+    name: str,
+    *,
+    within: str | Path | None = None,
+    allow_outside: bool = False,
+) -> Path:
+    """The path of the image that a record calls ``name``.
+
+    Paths are compared by their parts, so that links below ``root`` may point elsewhere.
+
+    Args:
+        root: folder that ``name`` is relative to.
+        within: folder that the image must lie in; by default ``root``.
+        allow_outside: also accept absolute paths and ``../`` that lead out of that folder.
 
     Raises:
-        DataError: the file is missing or cannot be decoded; the message names it.
+        DataError: no file can have that name, or it leads out of the folder.
+    """
+    problem = "holds a NUL character" if "\0" in name else text_problem(name)
+    if problem:
+        raise DataError(f"image path {name!r} {problem}", remedy="give the image's path")
+    path = Path(root) / name
+    if allow_outside or not (os.path.isabs(name) or ".." in Path(name).parts):
+        return path
+    path, folder = Path(os.path.normpath(path)), Path(root if within is None else within)
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise DataError(
+            f"image path {name!r} leads out of the image folder {folder}",
+            remedy="give the folder that holds it (image_root, --images), "
+            "or accept such paths (allow_outside, --allow-outside)",
+        )
+    return path
+
+
+def open_image(image: ImageLike) -> Image.Image:
+    """``image`` as an RGB picture; 16-bit grey values are scaled to 8 bit.
+
+    Raises:
+        DataError: the file is missing, cannot be decoded, or holds more pixels than is safe; the
+            message names it.
     """
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     if isinstance(image, (str, Path)):
         try:
             with Image.open(image) as opened:
-                return opened.convert("RGB")
+                return to_rgb(opened)
         except FileNotFoundError:
             raise DataError(
                 "image not found", file=image, remedy="check the image root, or fetch the images"
             ) from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except DataError as error:
+            raise DataError(error.message, file=image, remedy=error.remedy) from None
+        except Exception as error:
             raise DataError(
-                f"image cannot be decoded: {error}", file=image, remedy="fetch this file again"
+                _decoding_problem(error), file=image, remedy="fetch this file again"
             ) from error
     if image is not None and hasattr(image, "detach"):  # an RGB tensor [3, H, W] in [0, 1]
         array = image.detach().float().clamp(0, 1).mul(255).round().byte()
@@ -38,18 +79,45 @@ def open_image(image: ImageLike) -> Image.Image:
     raise DataError(f"not an image: {type(image).__name__}", remedy="give a path or a PIL image")
 
 
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """``picture`` in RGB, 8 bit a channel.
+
+    Of 16-bit grey values the high byte is kept, as PIL does for 16-bit colours; PIL's own
+    conversion would turn all values above 255 white.
+
+    Raises:
+        DataError: 32-bit pixels, whose range the file does not tell.
+    """
+    # PIL gives 16-bit PNG and PGM files as "I;16", older versions as "I" with 16-bit values.
+    sixteen = picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM")
+    if picture.mode == "F" or (picture.mode == "I" and not sixteen):
+        raise DataError(
+            f"image has 32-bit pixels of unknown range (mode {picture.mode})",
+            remedy="save it with 8 bit a channel",
+        )
+    if picture.mode.startswith("I"):
+        grey = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8), "L")
+        grey.info = dict(picture.info)  # with EXIF's orientation
+        return grey.convert("RGB")
+    return picture.convert("RGB")
+
+
 def image_problem(path: str | Path, *, decode: bool = True) -> str | None:
     """What is wrong with the image file at ``path``, or ``None`` if nothing is."""
-    if not Path(path).is_file():
-        return "image not found"
-    if not decode:
-        return None
     try:
+        if not Path(path).is_file():
+            return "image not found"
+        if not decode:
+            return None
         with Image.open(path) as opened:
             opened.draft("RGB", (64, 64))  # a JPEG is read whole but decoded small
             opened.load()
-    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
-        return f"image cannot be decoded: {error}"
+            if opened.mode != "RGB":
+                to_rgb(opened)
+    except DataError as error:
+        return error.message
+    except Exception as error:
+        return _decoding_problem(error)
     return None
 
 
@@ -59,3 +127,12 @@ def check_images(paths: Iterable[str | Path], *, decode: bool = True) -> dict[st
     with ThreadPoolExecutor(max_workers=4) as pool:
         problems = pool.map(lambda path: image_problem(path, decode=decode), distinct)
     return {path: problem for path, problem in zip(distinct, problems, strict=True) if problem}
+
+
+def _decoding_problem(error: Exception) -> str:
+    """In words, whatever PIL raised: its decoders raise nearly anything on broken bytes."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"image is too large to be safe: {error}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"image cannot be read: {error.strerror}"
+    return f"image cannot be decoded: {error}"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..core.optional import need
+from ..core.text import text_problem
 
 Kind = Literal["fgvedit", "e-vqa", "e-ic"]
 IMAGE_FIELDS = ("image", "image_rephrase", "m_loc")
@@ -66,6 +67,7 @@ def model_of(kind: Kind) -> Any:
     text = Annotated[
         str, pydantic.StringConstraints(strip_whitespace=True, min_length=1, strict=True)
     ]
+    unicode = Annotated[str, pydantic.AfterValidator(_unicode)]
     texts = text | Annotated[list[text], pydantic.Field(min_length=1)]
     pair = pydantic.create_model("Pair", q=(text, ...), a=(text, ...))
     extra = pydantic.create_model(
@@ -74,7 +76,7 @@ def model_of(kind: Kind) -> Any:
     required = {"src": text, "alt": text, "image": text, "loc": texts, "loc_ans": texts}
     fields: dict[str, Any] = {name: (kind_, ...) for name, kind_ in required.items()}
     fields["rephrase"] = (texts, ...)
-    optional = {"case_id": str | int, "pred": str, "fg_extra": extra}
+    optional = {"pred": unicode, "fg_extra": extra}
     if kind == "fgvedit":
         optional |= {"image_rephrase": text, "m_loc": text, "m_loc_q": texts, "m_loc_a": texts}
         optional |= {name: texts for pair_ in _PAIRS[:2] for name in pair_}
@@ -82,7 +84,16 @@ def model_of(kind: Kind) -> Any:
         for name in ("image_rephrase", "m_loc", "m_loc_q", "m_loc_a"):
             fields[name] = (text, ...)
     fields |= {name: (kind_ | None, None) for name, kind_ in optional.items()}
+    # It may be absent, but not null: None is the default, and no value.
+    fields["case_id"] = (unicode | pydantic.StrictInt, None)
     return pydantic.create_model(f"{kind} record", **fields)
+
+
+def _unicode(text: str) -> str:
+    problem = text_problem(text)
+    if problem:
+        raise ValueError(problem)
+    return text
 
 
 def schema_findings(records: list[Any], kind: Kind) -> Iterator[Finding]:

@@ -7,12 +7,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backbones import check_backbones
+from ..backbones.entries import BACKBONES
 from ..core.errors import ConfigError
-from ..core.registry import BACKBONES, METHODS
-from . import Protocol, RunFolder, jobs
+from ..data import Records, load_records
+from ..methods.entries import METHODS
+from . import Protocol, RunFolder
+from .results import records_identity
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+    from ..methods import Editor
+
+
+def open_run(
+    path: str | Path,
+    records: Records,
+    protocol: Protocol,
+    *,
+    suite: str = "fgvedit",
+    execution: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> RunFolder:
+    """The run folder of an evaluation of ``records``; methods and backbones join as they come."""
+    config = {
+        "dataset": records_identity(records),
+        "protocol": protocol.settings(),
+        "suite": suite,
+    }
+    return RunFolder.open(path, config, execution=execution, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Records by name; see :func:`jobs.load_records`.
+    """Records by name; see :func:`load_records`.
 
     Attributes:
         suite: the metrics; by default those that the records are for.
@@ -83,13 +106,13 @@ class DataSpec:
     extra: bool = False
     skip_bad: bool = False
 
-    def load(self) -> jobs.Records:
+    def load(self) -> Records:
         """The records.
 
         Raises:
-            DataError, UnknownNameError: as :func:`jobs.load_records`.
+            DataError, UnknownNameError: as :func:`load_records`.
         """
-        return jobs.load_records(
+        return load_records(
             self.data,
             images=self.images,
             limit=self.limit,
@@ -113,6 +136,14 @@ class MethodSpec:
     hparams: Mapping[str, Any] | None = None
     folder: str | None = None
 
+    def make(self, backbone: Backbone, task: str | None = None) -> Editor:
+        """The editor; see :func:`make_editor` for ``task`` and the errors."""
+        from ..methods import make_editor
+
+        return make_editor(
+            self.name, backbone, settings=self.hparams, folder=self.folder, task=task
+        )
+
 
 @dataclass
 class Grid:
@@ -122,6 +153,8 @@ class Grid:
         specs: what differs from the methods' defaults, by backbone label and method.
         processes: so many backbones at a time, each in a process of its own; 0: in this process.
             By default all of them on a CPU, one on a GPU, and this process if there is only one.
+        strict: a method that cannot be made or measured ends the run with its error; otherwise its
+            row is noted as failed and the others go on.
         resolved: the configuration that all this came from, kept with the run as it is.
 
     Raises:
@@ -135,10 +168,13 @@ class Grid:
     batch_size: int = 32
     specs: dict[str, dict[str, MethodSpec]] = field(default_factory=dict)
     processes: int | None = None
+    strict: bool = False
     resolved: str | None = None
+    _sets: list[Records] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        jobs.check_names(self.methods, [b.name for b in self.backbones])
+        METHODS.check(*self.methods)
+        check_backbones(*(b.name for b in self.backbones))
         self.methods = [METHODS.key(name) for name in self.methods]
         for what, names in (
             ("method", self.methods),
@@ -157,12 +193,14 @@ class Grid:
         """How ``method`` is made on the backbone called ``backbone``."""
         return self.specs.get(backbone, {}).get(method) or MethodSpec(method)
 
-    def load(self) -> list[jobs.Records]:
-        """All records, checked.
+    def load(self) -> list[Records]:
+        """All records, checked; read once in a process.
 
         Raises:
             DataError: something is wrong with them. ConfigError: two sets of the same name.
         """
+        if self._sets:
+            return self._sets
         sets = [spec.load() for spec in self.data]
         names = [records.name for records in sets]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -170,11 +208,14 @@ class Grid:
             raise ConfigError(
                 f"two data sets are called {twice[0]}", remedy="measure them in runs of their own"
             )
+        self._sets = sets
         return sets
 
-    def open(
-        self, path: str | Path, sets: list[jobs.Records], *, overwrite: bool = False
-    ) -> RunFolder:
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads the records itself."""
+        return {**vars(self), "_sets": []}
+
+    def open(self, path: str | Path, sets: list[Records], *, overwrite: bool = False) -> RunFolder:
         """The run folder of this grid.
 
         Raises:
@@ -188,7 +229,7 @@ class Grid:
             "processes": self.processes,
         }
         if len(sets) == 1:
-            return jobs.open_run(
+            return open_run(
                 path,
                 sets[0],
                 self.protocol,
@@ -196,6 +237,6 @@ class Grid:
                 execution=execution,
                 overwrite=overwrite,
             )
-        datasets = {s.name: {**s.settings(), "suite": s.suite} for s in sets}
+        datasets = {s.name: {**records_identity(s), "suite": s.suite} for s in sets}
         config = {"datasets": datasets, "protocol": self.protocol.settings()}
         return RunFolder.open(path, config, execution=execution, overwrite=overwrite)

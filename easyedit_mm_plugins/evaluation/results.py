@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..data import EditRecord, ImageLike, Question
+from ..data import EditRecord, ImageLike, Question, Records
 from .metrics import Judged, Suite, summarise
 
 BASE = "base"  # the route of an answer that the unedited model gave
@@ -175,3 +175,9 @@ def records_digest(records: Iterable[EditRecord]) -> str:
             for question in questions:
                 whole.update(f"{kind}\0{question_key(question, with_answer=True)}".encode())
     return whole.hexdigest()[:16]
+
+
+def records_identity(records: Records) -> dict[str, Any]:
+    """What identifies records in a run's configuration, wherever their files are."""
+    digest = records_digest(records.records)
+    return {"name": records.name, "n": len(records.records), "digest": digest}

@@ -10,7 +10,8 @@ from ..core.distributed import Ranks
 from ..core.errors import EasyEditMMError
 from ..core.files import write_text
 from ..core.processes import run_here, run_parallel
-from . import RunFolder, jobs
+from ..data import Records
+from . import RunFolder
 from .grid import Grid
 from .status import DONE, FAILED, STARTED, Key
 from .worker import measure_backbone
@@ -77,7 +78,7 @@ def finished(grid: Grid, out: str | Path) -> bool:
     return _finished(grid, sets, grid.open(out, sets)) == set(_keys(grid, sets))
 
 
-def _keys(grid: Grid, sets: list[jobs.Records]) -> list[Key]:
+def _keys(grid: Grid, sets: list[Records]) -> list[Key]:
     return [
         (method, backbone.label, records.name)
         for backbone in grid.backbones
@@ -86,7 +87,7 @@ def _keys(grid: Grid, sets: list[jobs.Records]) -> list[Key]:
     ]
 
 
-def _finished(grid: Grid, sets: list[jobs.Records], run: RunFolder) -> set[Key]:
+def _finished(grid: Grid, sets: list[Records], run: RunFolder) -> set[Key]:
     """Rows of which every case is there."""
     cases = {records.name: {r.case_id for r in records.records} for records in sets}
     found = set()
@@ -101,7 +102,7 @@ def _finished(grid: Grid, sets: list[jobs.Records], run: RunFolder) -> set[Key]:
 
 def _measure_all(
     grid: Grid,
-    sets: list[jobs.Records],
+    sets: list[Records],
     run: RunFolder,
     done: set[Key],
     ranks: Ranks,

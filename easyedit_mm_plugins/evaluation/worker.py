@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from ..core.distributed import Ranks
 from ..core.errors import DataError, EasyEditMMError, RunError
 from ..core.processes import Reporter
-from ..data import EditRecord
-from ..methods.factory import make_editor
-from . import RunFolder, evaluate, jobs
+from ..data import EditRecord, Records
+from . import RunFolder, evaluate
 from .grid import BackboneSpec, Grid
 from .status import Key
 
@@ -36,7 +35,6 @@ def measure_backbone(
         RunError: the run folder cannot take the results. A method that fails is a note in it.
     """
     reporter.one_thread()
-    jobs.check_names([], [])  # a fresh process knows no names yet
     sets = grid.load()
     run = grid.open(path, sets)
     wanted = [
@@ -74,11 +72,9 @@ class _Work:
         self.label, self.rows, self.done_rows = label, rows, 0
         self.tell = reporter.progress(label)
 
-    def method(
-        self, method: str, backbone: Backbone, data: list[jobs.Records], keys: list[Key]
-    ) -> None:
+    def method(self, method: str, backbone: Backbone, data: list[Records], keys: list[Key]) -> None:
         """One method on all data sets; whatever it does, the next one finds the memory free."""
-        tasks: dict[str | None, list[tuple[jobs.Records, Key]]] = {}
+        tasks: dict[str | None, list[tuple[Records, Key]]] = {}
         for records, key in zip(data, keys, strict=True):
             tasks.setdefault(records.task, []).append((records, key))
         for task, rows in tasks.items():  # a task may have an editor of its own
@@ -90,12 +86,12 @@ class _Work:
         method: str,
         backbone: Backbone,
         task: str | None,
-        rows: list[tuple[jobs.Records, Key]],
+        rows: list[tuple[Records, Key]],
     ) -> None:
         """One editor on the data sets of one task."""
         try:
             self.run.status.start(rows[0][1], self.ranks.rank)
-            editor = make_editor(self.grid.spec(method, self.label), backbone, task)
+            editor = self.grid.spec(method, self.label).make(backbone, task)
         except RunError:
             raise
         except Exception as error:
@@ -110,7 +106,7 @@ class _Work:
             except Exception as error:
                 self.failed([key], error)
 
-    def row(self, editor: Editor, records: jobs.Records, key: Key) -> None:
+    def row(self, editor: Editor, records: Records, key: Key) -> None:
         """One method on one data set; less in a batch if the memory does not hold more."""
         mine = self.ranks.share(records.records)
         batch, seconds = self.grid.batch_size, 0.0
@@ -131,7 +127,7 @@ class _Work:
         self.reporter.line(f"{key[0]} on {key[1]}, {key[2]}: {len(mine)} cases, {seconds:.0f} s")
 
     def evaluate(
-        self, editor: Editor, records: jobs.Records, mine: list[EditRecord], batch: int
+        self, editor: Editor, records: Records, mine: list[EditRecord], batch: int
     ) -> float:
         """Evaluate ``mine``; returns the seconds that editing and asking took."""
         before = self.done_rows
@@ -152,12 +148,14 @@ class _Work:
         return result.row.seconds
 
     def failed(self, keys: list[Key], error: Exception) -> None:
-        """Note that rows cannot be had, and go on."""
+        """Note that rows cannot be had, and go on, or stop if the grid is strict."""
         self.done_rows += len(keys)
         reason = in_words(error)
         details = "".join(traceback.format_exception(error))
         for key in keys:
             self.run.status.fail(key, reason, details, self.ranks.rank)
+        if self.grid.strict:
+            raise error
         names = ", ".join(dict.fromkeys(key[0] for key in keys))
         self.reporter.note(f"{names} on {self.label} failed: {reason}")
 

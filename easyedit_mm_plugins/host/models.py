@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ..backbones import Backbone, load_backbone
+from ..backbones.entries import BACKBONES
 from ..core.errors import BackboneError, ConfigError, UnknownNameError
-from ..core.registry import BACKBONES, did_you_mean
+from ..core.registry import did_you_mean
 from ..data.images import open_image
 from ..data.records import ImageLike
 from .backbones import IMAGE_SIZE, EasyEditBackbone, blip_pixels, normalise, wrap
@@ -72,7 +73,7 @@ def check_model_name(model_name: Any) -> None:
             return
         raise UnknownNameError(
             f"unknown model_name {model_name!r}; {did_you_mean(model_name, known_models())}",
-            remedy="add a backbone of your own with BACKBONES.register(name, loader)",
+            remedy="add a backbone of your own with BACKBONES.add(name=..., loader=...)",
         )
 
 

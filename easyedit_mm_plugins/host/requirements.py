@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..backbones.entries import BACKBONES
 from ..core.errors import BridgeError
-from ..core.registry import BACKBONES
 from .easyedit import Generation, locate
 
 OLD_TRANSFORMERS = (
@@ -171,10 +171,15 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
         return [Missing("base model", f"model_name={name}", f"use one of: {known}")]
     from ..core.shipped import ASSETS
 
-    if name.startswith("scenes-") and not source and not (ASSETS / name).is_dir():
+    entry = BACKBONES.get(name) if name in BACKBONES else None
+    if entry and entry.embedded and not source and not (ASSETS / name).is_dir():
         return [Missing("embedded base model", str(ASSETS / name), "reinstall the package")]
-    hub = {"blip2-hf": "Salesforce/blip2-opt-2.7b", "llava": "llava-hf/llava-1.5-7b-hf"}
-    wanted = source or hub.get(name)
+    hub = (
+        entry.weights
+        if entry and "/" in entry.weights and _HUB_ID.fullmatch(entry.weights)
+        else None
+    )
+    wanted = source or hub
     if wanted and wanted != name and not _model_here(wanted):
         return [
             Missing(

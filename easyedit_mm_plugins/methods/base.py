@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..core.errors import DataError
+from ..core.errors import CheckpointError, DataError
 from ..data.records import Question
 
 # For each row the ids of the edits that it may see; None: all edits in force.
@@ -71,6 +72,28 @@ class Editor(ABC):
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+        """A trained editor from a folder.
+
+        Raises:
+            CheckpointError: damaged, or for another backbone; or the method keeps nothing on disk.
+        """
+        raise CheckpointError(
+            f"{cls.name} has nothing to load, so {folder} cannot be its editor",
+            remedy="leave the folder out",
+        )
+
+    @classmethod
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
+        """The editor that ``settings`` describe: trained if ``settings.archive`` names one.
+
+        Raises:
+            CheckpointError, ConfigError: as :func:`methods.factory.editor_from_settings`.
+        """
+        archive = getattr(settings, "archive", None)
+        return cls(backbone) if archive is None else cls.from_pretrained(archive, backbone)
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ import yaml
 
 from ..core.errors import ConfigError
 from ..core.registry import did_you_mean
+from ..core.shipped import HPARAMS
 
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -63,14 +64,28 @@ def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"hparams file {path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"hparams file {path} is not a mapping of settings")
-    # YAML 1.1 reads 1e-5 as text; EasyEdit's files are full of such numbers.
-    return path, {key: _number(value) for key, value in values.items()}
+    return path, {key: read_value(value) for key, value in values.items()}
 
 
-def _number(value: Any) -> Any:
+def read_value(value: Any) -> Any:
+    """A YAML value; YAML 1.1 reads 1e-5 as text, and EasyEdit's files are full of such numbers."""
     if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
+        return {key: read_value(item) for key, item in value.items()}
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
+
+
+def shipped_settings(alg: str, backbone: str, *, training: bool = False) -> dict[str, Any] | None:
+    """The content of the shipped hparams file of a method for a backbone, or ``None``.
+
+    Args:
+        alg: the method's folder below ``hparams/`` (:attr:`MethodEntry.alg`).
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    folder = HPARAMS / "TRAINING" / alg if training else HPARAMS / alg
+    path = folder / f"{backbone}.yaml"
+    return read_yaml(path)[1] if path.is_file() else None
 
 
 class HParams:

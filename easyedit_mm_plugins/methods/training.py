@@ -103,6 +103,11 @@ class Trainer(Resumable, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimiser, each with its ``lr``."""
 
+    @property
+    def editor_folder(self) -> Path:
+        """Where the best editor is written."""
+        return self.out_dir / "best"
+
     def prepare(self) -> None:
         """What comes before the first step of a new run."""
 

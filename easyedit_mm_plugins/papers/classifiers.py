@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import CheckpointError, ConfigError
 from ..core.shipped import ASSETS, HPARAMS
-from ..data import EditRecord
-from ..evaluation import jobs
+from ..data import EditRecord, load_records
 from ..methods.mscke import MSCKE, MSCKETrainer, MSCKETrainingHyperParams, ScopeClassifier
 from . import ExperimentSettings
 
@@ -71,7 +70,7 @@ def training_records(settings: ExperimentSettings) -> Data:
         ConfigError: there is no such file.
     """
     data, split = settings.data, "train"
-    if data != jobs.SCENES:
+    if data != "scenes":
         path = Path(data)
         data = str(path.with_name(path.name.replace("test", split).replace("eval", split)))
         if data == str(path) or not Path(data).is_file():
@@ -79,7 +78,7 @@ def training_records(settings: ExperimentSettings) -> Data:
                 f"no training records beside {path}",
                 remedy="call the files test_data.json and train_data.json, as released",
             )
-    found = jobs.load_records(data, split=split, images=settings.images, extra=True).records
+    found = load_records(data, split=split, images=settings.images, extra=True).records
     if len(found) < 2:
         raise ConfigError(f"{data} holds {len(found)} records, too few to train on")
     held_back = min(HELD_BACK, len(found) // 2)

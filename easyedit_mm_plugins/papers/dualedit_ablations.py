@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backbones import check_backbones
 from ..core.console import CONSOLE, progress_bars
 from ..core.environment import hardware_line
 from ..core.shipped import ASSETS
-from ..evaluation import Protocol, RunFolder, jobs
+from ..data import Records, load_records
+from ..evaluation import Protocol, RunFolder, evaluate
+from ..evaluation.grid import open_run
 from ..evaluation.metrics import EVQA
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..methods.dualedit import DualEdit
@@ -114,16 +117,16 @@ def measure(
 ) -> tuple[RunFolder, dict[str, list[Row]]]:
     """The run, and by backbone its rows; variants are trained when their turn comes."""
     names = settings.backbones or ["scenes-llava"]
-    jobs.check_names([], names)
+    check_backbones(*names)
     from ..backbones import load_backbone
 
-    data = "scenes-evqa" if settings.data == jobs.SCENES else settings.data
-    records = jobs.load_records(
+    data = "scenes-evqa" if settings.data == "scenes" else settings.data
+    records = load_records(
         data, images=settings.images, limit=settings.limit or CASES, suite="evqa"
     )
     protocol = protocol_for(data, names, settings.protocol)
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
-    run = jobs.open_run(
+    run = open_run(
         settings.out,
         records,
         protocol,
@@ -155,7 +158,7 @@ def measure(
 def _ask(
     label: str,
     make: Callable[[], DualEdit],
-    records: jobs.Records,
+    records: Records,
     protocol: Protocol,
     run: RunFolder,
     bar: Any,
@@ -165,19 +168,16 @@ def _ask(
     if {r.case_id for r in records.records} <= set(run.finished(key)):
         return
     CONSOLE.print(f"{label} on {backbone}", markup=False)
-
-    def named() -> DualEdit:
-        editor = make()
-        editor.name = label
-        return editor
-
-    jobs.measure(
-        {label: named},
-        records,
+    editor = make()
+    editor.name = label
+    evaluate(
+        editor,
+        records.records,
         protocol,
-        run,
+        run=run,
+        dataset=records.name,
         suite="evqa",
-        progress=lambda text: bar(f"{text} on {backbone}"),
+        progress=bar(f"{label} on {backbone}"),
     )
 
 
@@ -239,11 +239,10 @@ def _shipped(settings: ExperimentSettings, backbone: Backbone) -> Path | None:
 
 def _shipped_layers(backbone: Backbone) -> Layers | None:
     """Of the training file that the shipped editor comes from."""
-    from ..methods.dualedit import DualEditTrainingHyperParams
-    from ..methods.training_run import shipped_hparams
+    from ..methods.training_run import training_settings
 
-    path = str(shipped_hparams("dualedit", backbone.name)).removesuffix(".yaml")
-    by_tokens = {a.tokens: a.layer for a in DualEditTrainingHyperParams.from_hparams(path).adapters}
+    settings = training_settings("dualedit", backbone.name)
+    by_tokens = {adapter.tokens: adapter.layer for adapter in settings.adapters}
     return Layers(by_tokens.get("text"), by_tokens.get("visual"))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backbones import check_backbones
 from ..core.console import CONSOLE
 from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
-from ..data import EditRecord
-from ..evaluation import jobs, run_files
+from ..data import EditRecord, load_records
+from ..evaluation import run_files
 from . import ExperimentSettings
 from .plots import draw, write_csv
 from .run_folder import open_folder
@@ -117,7 +118,7 @@ def figure4(settings: ExperimentSettings) -> None:
     """
 
     def measure(backbone: Backbone, records: Sequence[EditRecord]) -> dict[str, Any]:
-        from ..methods.dualedit.calibrate import best_threshold
+        from ..methods.dualedit.calibration import best_threshold
         from .layer_measurements import gate_similarities
 
         layer = len(backbone.layers) // 2  # of the paper's 16 of 32
@@ -178,12 +179,10 @@ def _run(
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The run folder, and what ``measure`` found by backbone; finished backbones are kept."""
     names = settings.backbones or ["scenes-llava"]
-    jobs.check_names([], names)
+    check_backbones(*names)
     from ..backbones import load_backbone
 
-    records = jobs.load_records(
-        settings.data, images=settings.images, limit=settings.limit or SAMPLES
-    )
+    records = load_records(settings.data, images=settings.images, limit=settings.limit or SAMPLES)
     config = {"dataset": records.settings(), **config}
     out = open_folder(settings, config, ("facts.json", *_pictures(settings.out)))
     path = out / "facts.json"

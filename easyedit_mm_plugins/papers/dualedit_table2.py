@@ -14,10 +14,9 @@ from typing import Any
 from ..core.distributed import Ranks
 from ..core.environment import hardware_line
 from ..core.files import write_json
-from ..core.registry import DATASETS
+from ..data.entries import CAPTIONS, DATASETS, task_of
 from ..evaluation import Protocol, RunFolder, run_files
 from ..evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
-from ..evaluation.jobs import CAPTIONS, task_of
 from ..evaluation.metrics import EVQA
 from ..evaluation.runner import run_grid
 from ..evaluation.tables import PROTOCOL_TEXT
@@ -39,7 +38,6 @@ ABSENT = {"ke": "KE", "tp": "T-Patcher", "lte": "LTE"}  # printed, and not part 
 METRICS = EVQA.columns
 BACKBONES = ("scenes-blip2", "scenes-llava")
 SCENES = ("scenes-evqa", "scenes-eic")
-PAPERS_DATA = {"scenes-evqa": "e-vqa", "scenes-eic": "e-ic", "evqa": "e-vqa", "eic": "e-ic"}
 CASES = 500  # of the scenes; of other data all
 CAPTION = 40  # tokens that a generated caption may have
 
@@ -102,10 +100,11 @@ def protocol_for(data: str, backbones: Sequence[str], name: str | None = None) -
 
 
 def papers_data(data: str) -> str:
-    """The published data set that ``data`` is, stands for, or is read as."""
+    """The published data set that ``data``, a name or a file's stem, is or stands for."""
     name = data.partition(":")[0]
-    key = DATASETS.key(name) if name in DATASETS else name
-    return PAPERS_DATA.get(key.replace("e-", "e"), PAPERS_DATA.get(name, "e-vqa"))
+    if name in DATASETS:
+        return DATASETS.get(name).paper or "e-vqa"
+    return next((e.paper for e in DATASETS if e.paper and data in e.released), "e-vqa")
 
 
 def given_editors(

@@ -17,12 +17,11 @@ import torch
 
 from ..core.errors import CheckpointError
 from ..core.files import digest, write_json
-from ..evaluation import jobs
+from ..data import load_records
 from ..methods.dualedit import DualEdit, DualEditConfig, DualEditTrainer
-from ..methods.dualedit import DualEditTrainingHyperParams as HyperParams
-from ..methods.dualedit.calibrate import calibrate
+from ..methods.dualedit.calibration import calibrate
 from ..methods.dualedit.config import GateConfig
-from ..methods.training_run import shipped_hparams
+from ..methods.training_run import training_settings
 from . import ExperimentSettings
 from .tables import is_embedded
 
@@ -100,9 +99,7 @@ class Variants:
         self.root = settings.out.parent / "dualedit-variants" / backbone.name
         self.backbone, self.data = backbone, data
         self.images = settings.images
-        self.hparams = HyperParams.from_hparams(
-            str(shipped_hparams("dualedit", backbone.name)).removesuffix(".yaml")
-        )
+        self.hparams = training_settings("dualedit", backbone.name)
         if is_embedded(backbone.name):
             self.hparams = self.hparams.replace(**RECIPE)
         self._records: tuple[list[EditRecord], list[EditRecord]] | None = None
@@ -137,7 +134,7 @@ class Variants:
         """Training records, and those held back; the same for every variant."""
         if self._records is None:
             limit = RECORDS + HELD_BACK
-            loaded = jobs.load_records(self.data, split="train", images=self.images, limit=limit)
+            loaded = load_records(self.data, split="train", images=self.images, limit=limit)
             held_back = min(HELD_BACK, len(loaded.records) // 2)
             cut = len(loaded.records) - held_back
             self._records = loaded.records[:cut], loaded.records[cut:]

@@ -20,7 +20,7 @@ from ..backbones import Backbone
 from ..backbones.splice import Batch, hidden_states
 from ..core.errors import BackboneError
 from ..data import EditRecord, Question
-from ..methods.dualedit.calibrate import roc_area
+from ..methods.dualedit.calibration import roc_area
 from ..methods.dualedit.layers import capture, decoder_of, starting_above
 
 TOKENS = ("visual", "text", "all")

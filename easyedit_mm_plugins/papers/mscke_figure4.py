@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..backbones import check_backbones
 from ..core.console import CONSOLE, progress_bars
 from ..core.environment import hardware_line
 from ..core.errors import BridgeError, CheckpointError, UnknownNameError
 from ..core.files import atomic_path, read_json, write_json, write_text
-from ..data import EditRecord, Question
-from ..evaluation import jobs, run_files
+from ..data import EditRecord, Question, load_records
+from ..evaluation import run_files
 from . import ExperimentSettings
 from .run_folder import open_folder
 from .scope_study import ScoredCase, ScoreFile, Task, accuracy, visual_task
@@ -51,14 +52,11 @@ def run(settings: ExperimentSettings) -> None:
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     name = (settings.backbones or ["scenes-blip2"])[0]
-    jobs.check_names([*METHODS], [name])
+    check_backbones(name)
     from ..backbones import load_backbone
-    from ..evaluation.grid import MethodSpec
     from ..methods.factory import make_editor
 
-    records = jobs.load_records(
-        settings.data, images=settings.images, limit=settings.limit, extra=True
-    )
+    records = load_records(settings.data, images=settings.images, limit=settings.limit, extra=True)
     config = {"dataset": records.settings(), "backbone": name}
     out = open_folder(settings, config, ("scores.jsonl", "figure4.png", "figure4.csv"))
     scores = ScoreFile(out / "scores.jsonl")
@@ -67,7 +65,7 @@ def run(settings: ExperimentSettings) -> None:
     with progress_bars() as bar:
         for method in METHODS:
             try:
-                editor = make_editor(MethodSpec(method), backbone)
+                editor = make_editor(method, backbone)
             except (BridgeError, UnknownNameError, CheckpointError) as error:
                 if method == "mscke":
                     raise

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..backbones import check_backbones
 from ..core.console import progress_bars
 from ..core.environment import hardware_line
 from ..core.errors import CheckpointError
 from ..core.files import read_json, write_json
-from ..evaluation import Protocol, RunFolder, jobs
+from ..data import load_records
+from ..evaluation import Protocol, RunFolder, evaluate
+from ..evaluation.grid import open_run
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..methods.mscke import MSCKE
 from . import ExperimentSettings, published
@@ -48,20 +51,20 @@ def run(settings: ExperimentSettings) -> None:
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     name = (settings.backbones or ["scenes-blip2"])[0]
-    jobs.check_names(["mscke"], [name])
+    check_backbones(name)
     from ..backbones import load_backbone
 
     backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
-    scenes = settings.data == jobs.SCENES
+    scenes = settings.data == "scenes"
     limit = settings.limit or (CASES if scenes else None)
-    records = jobs.load_records(settings.data, images=settings.images, limit=limit)
-    wider = jobs.load_records(
+    records = load_records(settings.data, images=settings.images, limit=limit)
+    wider = load_records(
         settings.data, images=settings.images, limit=2 * limit if limit else None, extra=True
     )
     own = not is_embedded(name)
     protocol = Protocol(settings.protocol or ("released" if own else "generated"))
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
-    opened = jobs.open_run(
+    opened = open_run(
         settings.out, records, protocol, execution=execution, overwrite=settings.overwrite
     )
     if settings.overwrite:
@@ -82,7 +85,14 @@ def run(settings: ExperimentSettings) -> None:
             scores.score(
                 variant.name, editor, wider.records, progress=bar(f"{variant.name}: scope")
             )
-            jobs.measure({editor.name: lambda e=editor: e}, records, protocol, opened, progress=bar)
+            evaluate(
+                editor,
+                records.records,
+                protocol,
+                run=opened,
+                dataset=records.name,
+                progress=bar(editor.name),
+            )
     if len(missing) == len(VARIANTS):
         raise missing[TEXT]
     write(opened, scores, name, len(wider.records), {v: e.message for v, e in missing.items()})
@@ -94,10 +104,9 @@ def shipped_editor(backbone: Backbone) -> MSCKE:
     Raises:
         CheckpointError: neither is there.
     """
-    from ..evaluation.grid import MethodSpec
     from ..methods.factory import make_editor
 
-    return make_editor(MethodSpec("mscke"), backbone)
+    return make_editor("mscke", backbone)
 
 
 def label(variant: Variant) -> str:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backbones import check_backbones
 from ..core.console import progress_bars
 from ..core.environment import hardware_line
 from ..core.errors import BridgeError, CheckpointError, UnknownNameError
 from ..core.files import read_json, write_json
-from ..evaluation import Protocol, RunFolder, jobs
+from ..data import load_records
+from ..evaluation import Protocol, RunFolder, evaluate
+from ..evaluation.grid import open_run
 from ..evaluation.tables import PROTOCOL_TEXT
 from ..methods.mscke import MSCKE, ScopeClassifier
 from . import ExperimentSettings, published
@@ -75,16 +78,16 @@ def run(settings: ExperimentSettings) -> None:
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     names = settings.backbones or ["scenes-blip2", "scenes-minigpt4"]
-    jobs.check_names([], names)
+    check_backbones(*names)
     from ..backbones import load_backbone
 
-    scenes = settings.data == jobs.SCENES
+    scenes = settings.data == "scenes"
     limit = settings.limit or (CASES if scenes else None)
-    records = jobs.load_records(settings.data, images=settings.images, limit=limit)
+    records = load_records(settings.data, images=settings.images, limit=limit)
     own = not any(is_embedded(name) for name in names)
     protocol = Protocol(settings.protocol or ("released" if own else "generated"))
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
-    opened = jobs.open_run(
+    opened = open_run(
         settings.out, records, protocol, execution=execution, overwrite=settings.overwrite
     )
     loaded = {n: load_backbone(n, device=settings.device, dtype=settings.dtype) for n in names}
@@ -105,21 +108,21 @@ def run(settings: ExperimentSettings) -> None:
                 scope = classifiers[kind]
                 made = MSCKE(backbone, scope, editor.counterfactual, editor.threshold)
                 made.name = cell.row(kind)
-                jobs.measure(
-                    {made.name: lambda e=made: e},
-                    records,
+                evaluate(
+                    made,
+                    records.records,
                     protocol,
-                    opened,
-                    progress=lambda label, b=cell.backbone: bar(f"{label} on {b}"),
+                    run=opened,
+                    dataset=records.name,
+                    progress=bar(f"{made.name} on {cell.backbone}"),
                 )
     write(opened, plan, left_out)
 
 
 def _editor(method: str, backbone: Backbone) -> MSCKE:
-    from ..evaluation.grid import MethodSpec
     from ..methods.factory import make_editor
 
-    return make_editor(MethodSpec(method), backbone)
+    return make_editor(method, backbone)
 
 
 def _classifiers(backbone: Backbone, settings: ExperimentSettings) -> dict[str, ScopeClassifier]:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..backbones import check_backbones
 from ..core import jsonl
 from ..core.console import CONSOLE
 from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
-from ..data import EditRecord, Question
-from ..evaluation import jobs
+from ..data import EditRecord, Question, load_records
 from . import EMBEDDED, ExperimentSettings, full_size, published
 from .cost import in_turns, profile, share, weight_bytes
 from .run_folder import open_folder
@@ -69,8 +69,8 @@ def run(settings: ExperimentSettings) -> None:
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     names = settings.backbones or list(EMBEDDED)
-    jobs.check_names([], [name for name in names if name != full_size.NAME])
-    records = jobs.load_records(
+    check_backbones(*(name for name in names if name != full_size.NAME))
+    records = load_records(
         settings.data, images=settings.images, limit=settings.limit or CASES, extra=True
     )
     out = open_folder(settings, {"dataset": records.settings()}, ("costs.jsonl",))
@@ -111,11 +111,10 @@ def _editor(name: str, settings: ExperimentSettings) -> MSCKE:
         dtype = getattr(torch, settings.dtype or "bfloat16")
         return full_size.build_editor(dtype, settings.device)
     from ..backbones import load_backbone
-    from ..evaluation.grid import MethodSpec
     from ..methods.factory import make_editor
 
     backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
-    return make_editor(MethodSpec("mscke"), backbone)
+    return make_editor("mscke", backbone)
 
 
 def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[Asked]:

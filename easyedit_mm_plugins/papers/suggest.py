@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..backbones import check_backbones
 from ..core.console import CONSOLE
 from ..core.errors import DataError
-from ..evaluation import jobs
+from ..data import load_records
 from . import layer_measurements as study
 
 SIGMA = 1.0
@@ -88,7 +89,7 @@ def read_figure5(run: Path, backbone: str) -> dict[Pair, float]:
 def suggest(
     backbone: str,
     *,
-    data: str = jobs.SCENES,
+    data: str = "scenes",
     images: Path | None = None,
     count: int = 100,
     figure5: Path | None = None,
@@ -103,14 +104,14 @@ def suggest(
     Raises:
         UnknownNameError, DataError: as for an evaluation.
     """
-    jobs.check_names([], [backbone])
+    check_backbones(backbone)
     from ..backbones import load_backbone
 
     base = load_backbone(backbone, device=device, dtype=dtype)
     figure5 = figure5 or FIGURE5
     trained = read_figure5(figure5, base.name)
     every = range(len(base.layers))
-    records = jobs.load_records(data, split="train", images=images, limit=6 * count).records
+    records = load_records(data, split="train", images=images, limit=6 * count).records
     some = records[:count]
     noise = study.noise_effects(base, [r.edit for r in some], [SIGMA])
     gate = study.gate_similarities(base, some, every)

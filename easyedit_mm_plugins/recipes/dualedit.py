@@ -21,7 +21,7 @@ import torch
 from ..backbones import Backbone, load_backbone
 from ..core.shipped import ASSETS, HPARAMS
 from ..data import EditRecord, FGVEditDataset
-from ..methods.dualedit.calibrate import calibrate
+from ..methods.dualedit.calibration import calibrate
 from ..methods.dualedit.config import DualEditTrainingHyperParams
 from ..methods.dualedit.model import DualEdit
 from ..methods.dualedit.storage import load_editor

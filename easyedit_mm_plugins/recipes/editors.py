@@ -15,7 +15,7 @@ from ..core.environment import cores
 from ..core.errors import BridgeError, ConfigError
 from ..core.files import read_json, write_json
 from ..core.processes import Reporter, run_parallel
-from ..core.registry import METHODS
+from ..methods.entries import METHODS
 
 # By this module; others need no training.
 TRAINED = ("serac", "mend", "mscke", "mscke-mend", "dualedit", "visedit")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from ..backbones.entries import BACKBONES
+from ..data.entries import DATASETS
 from ..papers.published import Published, content, find
 from .compare import Paired, holm, paired_tests
-from .sources import METHOD_NAMES, UNEDITED, Board, Entry, Report
+from .sources import UNEDITED, Board, Entry, Report, method_place
 
 # The columns of MSCKE's table 1 and DualEdit's table 2; the suites know more metrics.
 PAPER_COLUMNS = {
@@ -34,22 +36,6 @@ SHORT = {"reliability": "Rel.", "generality": "Gen.", "locality": "Loc.", "speci
 DECIMALS = 1
 
 _MAIN_TABLES = {"fgvedit": "mscke-table1", "e-vqa": "dualedit-table2", "e-ic": "dualedit-table2"}
-# Base models of the papers by the names that runs give them. A model is the paper's only if it is
-# also as large: the embedded ones have a thousandth of the parameters.
-_BACKBONES = {
-    "blip2": ("blip2-opt", 2e9),
-    "blip2-hf": ("blip2-opt", 2e9),
-    "blip2-opt-2.7b": ("blip2-opt", 2e9),
-    "minigpt4": ("minigpt4", 6e9),
-    "llava": ("llava-1.5", 6e9),
-    "llava-1.5-7b-hf": ("llava-1.5", 6e9),
-}
-# Released files, as runs call their data (the file's name).
-_DATASETS = {
-    "test_data": "fgvedit",
-    "vqa_eval": "e-vqa",
-    "caption_eval_edit": "e-ic",
-}
 
 
 @dataclass(frozen=True)
@@ -122,8 +108,11 @@ def paper_place(entry: Entry) -> tuple[str, str] | None:
     The backbone must have the paper's name and size, the data the released file's name and no more
     cases than it has.
     """
-    backbone, size = _BACKBONES.get(entry.row["backbone"].lower(), (None, 0.0))
-    dataset = _DATASETS.get(entry.row["dataset"])
+    name = entry.row["backbone"]
+    model = BACKBONES.get(name) if name in BACKBONES else None
+    backbone, size = (model.paper, model.parameters) if model else (None, 0.0)
+    released = (d.paper for d in DATASETS if entry.row["dataset"] in d.released)
+    dataset = next(released, None)
     facts = entry.source.run.backbones.get(entry.row["backbone"]) or {}
     if backbone is None or dataset is None or (facts.get("parameters") or 0) < size:
         return None
@@ -217,9 +206,8 @@ def tables(report: Report) -> list[list[Board]]:
 
 def methods_of(boards: Sequence[Board]) -> list[tuple[str, str]]:
     """Method and label of every row of a table over ``boards``, in order."""
-    ranks = {name: place for place, name in enumerate(METHOD_NAMES)}
     keys = dict.fromkeys((e.method, e.label) for board in boards for e in board.entries)
-    return sorted(keys, key=lambda key: ranks.get(key[0], len(ranks)))
+    return sorted(keys, key=lambda key: method_place(key[0]))
 
 
 def number(value: float | None, *, signed: bool = False) -> str:

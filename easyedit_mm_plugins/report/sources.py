@@ -11,21 +11,8 @@ from ..core.errors import RunError
 from ..evaluation.metrics import Suite, suite_named
 from ..evaluation.results import CaseResult, make_row
 from ..evaluation.runs import RunFolder, find_run
+from ..methods.entries import METHODS
 
-# As the papers call and order them; others follow in the order in which they were measured.
-METHOD_NAMES = {
-    "unedited": "Unedited",
-    "ft-llm": "FT-LLM",
-    "ft-visual": "FT-Visual",
-    "ike": "IKE",
-    "serac": "SERAC",
-    "mend": "MEND",
-    "mscke": "MSCKE",
-    "mscke-mend": "MSCKE-MEND",
-    "mscke-lora": "MSCKE-LoRA",
-    "visedit": "VisEdit",
-    "dualedit": "DualEdit",
-}
 UNEDITED = "unedited"
 
 
@@ -226,13 +213,12 @@ def _boards(sources: Sequence[Source]) -> list[Board]:
                 settings=source.run.editors.get(f"{method}/{backbone}", {}).get("settings"),
             ).to_json()
             wanted = source.datasets.get(dataset, {}).get("n")
-            label = METHOD_NAMES.get(method, method)
+            label = method_title(method)
             entry = Entry(method, label, source, row, cases, wanted)
             grouped.setdefault((dataset, suite, backbone, protocol), []).append(entry)
     boards = []
     for (dataset, suite, backbone, protocol), entries in sorted(grouped.items(), key=_order):
-        ranks = {name: place for place, name in enumerate(METHOD_NAMES)}
-        entries.sort(key=lambda entry: ranks.get(entry.method, len(ranks)))
+        entries.sort(key=lambda entry: method_place(entry.method))
         for method in {entry.method for entry in entries}:
             same = [entry for entry in entries if entry.method == method]
             for entry in same if len(same) > 1 else []:
@@ -247,6 +233,16 @@ def _rows(source: Source) -> Iterator[tuple[tuple[str, ...], dict[str, CaseResul
     for case in source.run.cases:
         rows.setdefault((*case.row_key, case.suite), {})[case.case] = case
     yield from rows.items()
+
+
+def method_title(method: str) -> str:
+    """How tables call a method, also one that is not installed here."""
+    return METHODS.get(method).title if method in METHODS else method
+
+
+def method_place(method: str) -> int:
+    """Its place in tables."""
+    return METHODS.get(method).order if method in METHODS else 1000
 
 
 def _order(item: tuple[tuple, Any]) -> tuple:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from easyedit_mm_plugins.backbones.splice import answer_logits
-from easyedit_mm_plugins.core.registry import METHODS
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import DualEditHyperParams, DualEditTrainingHyperParams
 
@@ -16,19 +14,6 @@ pytest_plugins = ["tests.support.bridge_fixtures"]
 
 SMALL = {"form": "released", "width": 8, "heads": 2}
 ADAPTERS = [{"layer": 1, "tokens": "text", **SMALL}, {"layer": 0, "tokens": "visual", **SMALL}]
-
-
-@pytest.fixture
-def known():
-    """DualEdit is a registered method, as it is with the plugin's own."""
-    if "dualedit" in METHODS:
-        yield
-        return
-    METHODS.register("dualedit", "easyedit_mm_plugins.methods.dualedit:DualEdit")
-    try:
-        yield
-    finally:
-        METHODS.unregister("dualedit")
 
 
 def test_adapters_hooks_and_gate_work_on_easyedits_models(easyedit_backbone, scenes):
@@ -51,7 +36,7 @@ def test_adapters_hooks_and_gate_work_on_easyedits_models(easyedit_backbone, sce
     assert all(map(torch.equal, before, after))
 
 
-def test_multimodal_trainer_and_editor(known, registered, blip2_fields, fgvedit, tmp_path):
+def test_multimodal_trainer_and_editor(registered, blip2_fields, fgvedit, tmp_path):
     common = {**blip2_fields, "adapters": ADAPTERS, "gate": {"threshold": 0.99}}
     config = DualEditTrainingHyperParams(
         **common, lr=1e-2, batch_size=2, max_iters=2, val_interval=2, model_save_pt=1,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from easyedit_mm_plugins.core.registry import BACKBONES
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.methods.mscke import MSCKE, MSCKEHyperParams
 
 from ..conftest import build_tiny
@@ -21,7 +21,7 @@ def third_party():
         seen.append({"source": source, **kwargs})
         return build_tiny("llava")
 
-    BACKBONES.register("their-llava", load)
+    BACKBONES.add(name="their-llava", loader=load)
     yield seen
     BACKBONES.unregister("their-llava")
 

@@ -7,8 +7,9 @@ import pytest
 
 from easyedit_mm_plugins import bridge
 from easyedit_mm_plugins.core.errors import BridgeError
-from easyedit_mm_plugins.core.registry import DATASETS, METHODS
+from easyedit_mm_plugins.data.entries import DATASETS
 from easyedit_mm_plugins.host import easyedit as host_module
+from easyedit_mm_plugins.methods.entries import METHODS
 
 from ..support.bridge_editors import Parrot
 
@@ -103,13 +104,13 @@ def test_a_third_partys_method_and_dataset_come_along(host):
     class Theirs(list):
         """A data set of somebody else's."""
 
-    METHODS.register("parrot", Parrot)
-    DATASETS.register("theirs", Theirs)
-    DATASETS.register("loader", lambda path: [path])
+    METHODS.add(name="parrot", editor=Parrot, easyedit="PARROT")
+    DATASETS.add(name="theirs", reader=Theirs)
+    DATASETS.add(name="loader", reader=lambda path: [path])
     try:
         state = bridge.register()
         assert "PARROT" in state.methods
-        assert host.edit_algs["PARROT"].plugin_method is Parrot
+        assert host.edit_algs["PARROT"].plugin_method.editor is Parrot
         assert host.datasets["theirs"] is Theirs
         assert "loader" not in host.datasets  # isinstance() would fail on it
     finally:
@@ -121,7 +122,7 @@ def test_a_third_partys_method_and_dataset_come_along(host):
 
 def test_a_method_registered_later_is_added(host):
     bridge.register()
-    METHODS.register("parrot", Parrot)
+    METHODS.add(name="parrot", editor=Parrot, easyedit="PARROT")
     try:
         assert "PARROT" in bridge.register().methods
     finally:
@@ -129,7 +130,7 @@ def test_a_method_registered_later_is_added(host):
 
 
 def test_a_broken_method_of_somebody_elses_is_reported_not_fatal(host):
-    METHODS.register("broken", "no_such_package.at_all:Thing")
+    METHODS.add(name="broken", editor="no_such_package.at_all:Thing", easyedit="BROKEN")
     try:
         state = bridge.register()
         assert any("broken" in problem for problem in state.problems)
@@ -139,8 +140,8 @@ def test_a_broken_method_of_somebody_elses_is_reported_not_fatal(host):
 
 
 def test_two_methods_of_one_name_collide(host):
-    METHODS.register("parrot", Parrot)
-    METHODS.register("other", type("Other", (Parrot,), {}))
+    METHODS.add(name="parrot", editor=Parrot, easyedit="PARROT")
+    METHODS.add(name="other", editor=type("Other", (Parrot,), {}), easyedit="PARROT")
     try:
         with pytest.raises(BridgeError, match="PARROT"):
             bridge.register()

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.cli import app as cli
 from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
 from easyedit_mm_plugins.core.errors import EasyEditMMError
-from easyedit_mm_plugins.core.registry import BACKBONES, METHODS
-from easyedit_mm_plugins.evaluation import jobs
+from easyedit_mm_plugins.data import load_records
+from easyedit_mm_plugins.evaluation.results import records_identity
 from easyedit_mm_plugins.methods.base import Unedited
+from easyedit_mm_plugins.methods.entries import METHODS
 
 from ..conftest import build_tiny, picture
 from ..support.evaluation_fakes import Remembering, make_records
@@ -65,11 +67,11 @@ def loaded(monkeypatch):
         name = "oracle"
 
         def __init__(self, backbone):
-            records = jobs.load_records("cases.json").records
+            records = load_records("cases.json").records
             super().__init__(backbone, records)
 
-    BACKBONES.register("tiny", tiny)
-    METHODS.register("oracle", Oracle)
+    BACKBONES.add(name="tiny", loader=tiny)
+    METHODS.add(name="oracle", editor=Oracle)
     yield names
     BACKBONES.unregister("tiny")
     METHODS.unregister("oracle")
@@ -257,7 +259,7 @@ def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone
     measure = ("evaluate", "--method", "mscke", "--data", data, "--editor", "o/best")
     assert run(*measure, "--backbone", "tiny")[0] == 0
     loaded.append("other")
-    BACKBONES.register("other", lambda source=None, **kwargs: build_tiny("blip2"))
+    BACKBONES.add(name="other", loader=lambda source=None, **kwargs: build_tiny("blip2"))
     try:
         code, _, err = run(*measure, "--backbone", "other")
     finally:
@@ -283,16 +285,17 @@ def test_scenes_are_written_and_read_back(tmp_path, run):
     out = tmp_path / "s"
     code, printed, _ = run("scenes", out, "--train", 2, "--test", 3)
     assert code == 0 and str(out / "test.json") in printed
-    assert len(jobs.load_records(str(out / "test.json")).records) == 3
+    assert len(load_records(str(out / "test.json")).records) == 3
     code, _, err = run("scenes", out, "--train", 2, "--test", 4)
     assert code == 2 and "other settings" in err
 
 
 def test_a_registered_data_set_class_is_read_by_name_and_path(data):
-    records = jobs.load_records(f"fgvedit:{data}", limit=2)
+    records = load_records(f"fgvedit:{data}", limit=2)
     assert [r.case_id for r in records.records] == ["c0", "c1"]
     assert (
-        records.settings()["digest"] == jobs.load_records(str(data), limit=2).settings()["digest"]
+        records_identity(records)["digest"]
+        == records_identity(load_records(str(data), limit=2))["digest"]
     )
 
 

@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from easyedit_mm_plugins.backbones import catalog as zoo
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.cli.compare.compose import compose_all, expand
 from easyedit_mm_plugins.cli.compare.run import compare, default_out, grid
 from easyedit_mm_plugins.cli.compare.schema import node_name, structured
 from easyedit_mm_plugins.core.errors import ConfigError, UnknownNameError
-from easyedit_mm_plugins.core.registry import BACKBONES, METHODS
-from easyedit_mm_plugins.methods.factory import HPARAMS, hparams_class, hparams_folder
+from easyedit_mm_plugins.core.shipped import HPARAMS
+from easyedit_mm_plugins.methods.entries import METHODS
 from easyedit_mm_plugins.methods.settings import build, read_yaml
 
 from ..support.grid_tools import here, save_tiny
@@ -34,19 +35,19 @@ def plan(*words):
 
 def test_the_node_of_a_method_is_its_easyedit_file():
     """One truth: what the class reads from the file is what the node holds, for every file."""
-    methods = [name for name in METHODS.names() if hparams_class(name)]
-    files = {name: sorted(hparams_folder(name).glob("*.yaml")) for name in methods}
+    methods = [name for name in METHODS.names() if METHODS.get(name).settings_class]
+    files = {name: sorted((HPARAMS / METHODS.get(name).alg).glob("*.yaml")) for name in methods}
     assert sum(map(len, files.values())) >= 6
     for backbone in {path.stem for paths in files.values() for path in paths}:
         made = plan(f"method=[{','.join(map(node_name, methods))}]", f"backbone={backbone}")
         for name in methods:
-            path = hparams_folder(name) / f"{backbone}.yaml"
+            path = (HPARAMS / METHODS.get(name).alg) / f"{backbone}.yaml"
             if path not in files[name]:
                 continue
             node, values = made.spec(name, backbone).hparams, read_yaml(path)[1]
             whole = {key: _whole(node[key], value) for key, value in values.items()}
             assert {key: node[key] for key in values} == whole
-            settings = hparams_class(name)
+            settings = METHODS.get(name).settings_class
             assert build(settings, dict(node), "node") == build(settings, values, "file")
 
 

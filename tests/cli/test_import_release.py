@@ -207,10 +207,10 @@ def test_files_that_are_no_checkpoint(tmp_path, parts):
 def test_the_command(checkpoint, parts, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
+    from easyedit_mm_plugins.backbones.entries import BACKBONES
     from easyedit_mm_plugins.cli.app import app
-    from easyedit_mm_plugins.core.registry import BACKBONES
 
-    BACKBONES.register("tiny-blip2", lambda source=None, **_: build_tiny("blip2"))
+    BACKBONES.add(name="tiny-blip2", loader=lambda source=None, **_: build_tiny("blip2"))
     try:
         out = str(tmp_path / "editor")
         result = CliRunner().invoke(

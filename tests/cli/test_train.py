@@ -7,10 +7,10 @@ import json
 import pytest
 import yaml
 
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.core.errors import CheckpointError, UnknownNameError
-from easyedit_mm_plugins.core.registry import BACKBONES
 from easyedit_mm_plugins.methods.mend import MSCKEMEND, Mend
-from easyedit_mm_plugins.methods.training_run import train_editor, training_parts
+from easyedit_mm_plugins.methods.training_run import train_editor, trainable
 from easyedit_mm_plugins.recipes import mend as train_scenes
 
 from ..conftest import build_tiny, picture
@@ -45,7 +45,7 @@ def tiny(tmp_path, monkeypatch):
             }
         )
     (tmp_path / "cases.json").write_text(json.dumps(cases))
-    BACKBONES.register("tiny", lambda source=None, **kwargs: build_tiny("llava"))
+    BACKBONES.add(name="tiny", loader=lambda source=None, **kwargs: build_tiny("llava"))
     yield tmp_path
     BACKBONES.unregister("tiny")
 
@@ -68,7 +68,7 @@ def test_training_from_the_command_line(tiny, method):
             MSCKEMEND,
         )
     (tiny / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    best = train_editor(
+    best, _ = train_editor(
         method, "tiny", out=tiny / "o", data="cases.json", val=2, hparams=tiny / "tiny.yaml"
     )
     editor = cls.from_pretrained(best, build_tiny("llava"))
@@ -77,7 +77,7 @@ def test_training_from_the_command_line(tiny, method):
 
 def test_a_method_without_a_trainer_is_named_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean mend"):
-        training_parts("mnd")
+        trainable("mnd")
 
 
 def test_the_embedded_editors_training_goes_on_and_takes_the_shipped_classifier(

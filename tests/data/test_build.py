@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,16 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from easyedit_mm_plugins.data import FGVEditDataset
-from easyedit_mm_plugins.data.tools.construct import AnswerCache, Budget, BudgetSpent, BuildConfig, ChatJudge, agreement, build, estimate, prompts
-from easyedit_mm_plugins.data.tools.construct.judge import JudgeError, image_url
 from easyedit_mm_plugins.core.errors import ConfigError, DataError
+from easyedit_mm_plugins.data import FGVEditDataset
+from easyedit_mm_plugins.data.tools.construct import (
+    AnswerCache,
+    Budget,
+    BudgetSpent,
+    BuildConfig,
+    ChatJudge,
+    agreement,
+    build,
+    estimate,
+    prompts,
+)
+from easyedit_mm_plugins.data.tools.construct.judge import JudgeError, image_url
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.source import ScenesSource, scope, scope_by_text
 from easyedit_mm_plugins.scenes.world import counterfactual, counterfactual_values
 
-from ..support.chat_server import ChatServer, SceneRules, other_wording, pixels, read
 from ..conftest import picture
+from ..support.chat_server import ChatServer, SceneRules, other_wording, pixels, read
 
 ROOT = Path(__file__).parents[2]
 N = 10  # scenes
@@ -187,7 +198,14 @@ def test_a_killed_build_resumes_to_the_identical_result(tmp_path):
     source = ScenesSource(tmp_path / "images", n=n, questions=6)
     rules = SceneRules(source)
     with ChatServer(rules.reply, delay=0.02) as server:
-        command = [sys.executable, "-m", "tests.support.chat_server", server.url, str(tmp_path), str(n)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.chat_server",
+            server.url,
+            str(tmp_path),
+            str(n),
+        ]
         cache = tmp_path / "out" / "answers.jsonl"
         process = subprocess.Popen(command, cwd=ROOT)
         deadline = time.monotonic() + 60
@@ -335,3 +353,31 @@ def test_new_answers_may_be_the_judges_own(scenes, rules):
     for record in records:
         assert record["alt"] != record["pred"] and record["fg_gen_q"] and record["fg_loc_q"]
     assert len(asked) > len(records)
+
+
+def test_keys_and_passwords_are_never_shown_or_kept(scenes, rules, tmp_path, monkeypatch, caplog):
+    """The server repeats the request's headers, in an error and in a reply."""
+    key, password = "local-key-0123456789", "p@ss word/1"
+    monkeypatch.setenv("MY_ENDPOINT", key)
+    faults = {0: "echo", 1: "echo reply"}
+    login = "https://me:p%40ss%20word%2F1@"
+    kept = []
+    caplog.set_level("DEBUG")
+    for with_login in (False, True):
+        with ChatServer(rules.reply, faults) as server:
+            url = server.url.replace("http://", login.replace("https", "http"))
+            options = {"key_env": "MY_ENDPOINT", "params": {"extra_body": {"api_key": key}}}
+            asked = ChatJudge("rules", base_url=url if with_login else server.url, **options)
+            out = tmp_path / str(with_login)
+            with pytest.raises(JudgeError, match="refused the request") as caught:
+                build(scenes, asked, list(scenes.example_nq), out, concurrency=1)
+            assert "uthorization" in str(caught.value)  # the server's text is there, without them
+            build(scenes, asked, list(scenes.example_nq), out, concurrency=1)
+            kept += [str(caught.value), repr(caught.value), str(asked.base_url)]
+            kept += [path.read_text() for path in out.iterdir() if path.is_file()]
+    assert (tmp_path / "True" / "build.json").is_file()
+    basic = base64.b64encode(f"me:{password}".encode()).decode()
+    whole = "\n".join([*kept, caplog.text])
+    for secret in (key, password, "p%40ss", basic):
+        assert secret not in whole
+    assert "***" in (tmp_path / "True" / "answers.jsonl").read_text()

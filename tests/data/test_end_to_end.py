@@ -13,17 +13,23 @@ import torch
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.app import app
+from easyedit_mm_plugins.core.errors import BackboneError, ConfigError, DataError
 from easyedit_mm_plugins.data import FGVEditDataset
-from easyedit_mm_plugins.data.tools.construct import BuildConfig, ChatJudge, build, open_source, prompts
+from easyedit_mm_plugins.data.tools.construct import (
+    BuildConfig,
+    ChatJudge,
+    build,
+    open_source,
+    prompts,
+)
 from easyedit_mm_plugins.data.tools.construct.local_judge import LocalJudge
 from easyedit_mm_plugins.data.tools.verify import verify
-from easyedit_mm_plugins.core.errors import BackboneError, ConfigError, DataError
 from easyedit_mm_plugins.evaluation import evaluate
 from easyedit_mm_plugins.methods.mscke import MSCKETrainer
 from easyedit_mm_plugins.scenes.source import ScenesSource
 
-from ..support.chat_server import ChatServer, SceneRules
 from ..conftest import build_tiny, picture
+from ..support.chat_server import ChatServer, SceneRules
 from ..support.mscke_tiny import hparams, tiny_mscke
 from ..support.vqa_files import write_vqav2
 

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.data import app
+from easyedit_mm_plugins.core.errors import DataError, UnknownNameError
 from easyedit_mm_plugins.data.tools import download as module
 from easyedit_mm_plugins.data.tools.download import download, unpack
 from easyedit_mm_plugins.data.tools.fetch import SETS, DataSet, Remote, fetch
-from easyedit_mm_plugins.core.errors import DataError, UnknownNameError
 
 from ..support.file_server import FileServer, Hub
 

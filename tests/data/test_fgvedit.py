@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from easyedit_mm_plugins.data import FGVEditDataset, check_images
 from easyedit_mm_plugins.core.errors import DataError
+from easyedit_mm_plugins.data import FGVEditDataset, check_images
 
 from ..conftest import picture
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from easyedit_mm_plugins.core.errors import ConfigError, DataError
 from easyedit_mm_plugins.data import DATASETS, FGVEditDataset
 from easyedit_mm_plugins.data.evqa import EVQADataset
 from easyedit_mm_plugins.data.loading import PreparedRecords, TensorCache
-from easyedit_mm_plugins.core.errors import ConfigError, DataError
 
 from ..conftest import picture, tiny_image_processor
 

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.data import app
-from easyedit_mm_plugins.data.tools.preview import write_preview
 from easyedit_mm_plugins.core.errors import DataError
+from easyedit_mm_plugins.data.tools.preview import write_preview
 
-from ..support.browser import Browser, browser_needed
 from ..conftest import picture
+from ..support.browser import Browser, browser_needed
 
 NASTY = (
     '</script><script>document.title = "broken in"</script><img src=x onerror=document.title="in">'

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from easyedit_mm_plugins.core.errors import ConfigError, DataError, UnknownNameError
 from easyedit_mm_plugins.data.tools.construct import QA, ImageGroup, open_source
 from easyedit_mm_plugins.data.tools.construct.answers import AnswerPool
 from easyedit_mm_plugins.data.tools.construct.nq import deal, read_nq
 from easyedit_mm_plugins.data.tools.construct.sources import guess_types
-from easyedit_mm_plugins.core.errors import ConfigError, DataError, UnknownNameError
 from easyedit_mm_plugins.scenes.source import ScenesSource
 
 from ..support.vqa_files import write_vqav2

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.data import app
+from easyedit_mm_plugins.core.errors import ConfigError, DataError
 from easyedit_mm_plugins.data import EditRecord, FGVEditDataset, Question, open_image
 from easyedit_mm_plugins.data.tools.card import card
 from easyedit_mm_plugins.data.tools.interop import from_datasets, to_datasets
 from easyedit_mm_plugins.data.tools.stats import describe, markdown, plots
-from easyedit_mm_plugins.core.errors import ConfigError, DataError
 
 from ..conftest import picture
 from ..support.file_server import Hub

@@ -13,10 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.data import app
+from easyedit_mm_plugins.core.errors import ConfigError, DataError
 from easyedit_mm_plugins.data import DATASETS, FGVEditDataset
 from easyedit_mm_plugins.data.tools.pictures import look, look_at_all
 from easyedit_mm_plugins.data.tools.verify import verify
-from easyedit_mm_plugins.core.errors import ConfigError, DataError
 
 from ..conftest import picture
 

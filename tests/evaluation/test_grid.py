@@ -9,11 +9,11 @@ import weakref
 import pytest
 
 from easyedit_mm_plugins.core.errors import ConfigError, RunError, UnknownNameError
-from easyedit_mm_plugins.core.registry import METHODS
 from easyedit_mm_plugins.evaluation import Protocol, RunFolder
 from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, MethodSpec
 from easyedit_mm_plugins.evaluation.runner import run_grid
 from easyedit_mm_plugins.evaluation.status import Status
+from easyedit_mm_plugins.methods.entries import METHODS
 
 from ..support.grid_tools import Halfway, Hungry, grid, here, install_plugin, save_tiny
 
@@ -139,7 +139,7 @@ def test_memory_is_released_between_methods(here, monkeypatch):
     alive: list[weakref.ref] = []
     seen = []
 
-    class Heavy(METHODS.get("unedited")):
+    class Heavy(METHODS.get("unedited").editor_class):
         def __init__(self, backbone):
             seen.append(sum(ref() is not None for ref in alive))
             super().__init__(backbone)
@@ -147,7 +147,7 @@ def test_memory_is_released_between_methods(here, monkeypatch):
             alive.append(weakref.ref(self))
 
     for name in ("first", "second", "third"):
-        METHODS.register(name, type(name, (Heavy,), {"name": name}))
+        METHODS.add(name=name, editor=type(name, (Heavy,), {"name": name}))
     try:
         gc.disable()
         run_grid(grid("first", "second", "third"), "r")
@@ -238,7 +238,7 @@ def test_processes_of_their_own_give_the_same_and_one_that_dies_does_not_stop_th
     monkeypatch.syspath_prepend(str(tmp_path))
     from deadly_plugin import Deadly
 
-    METHODS.register("deadly", Deadly)
+    METHODS.add(name="deadly", editor=Deadly)
     folders = [str(save_tiny(tmp_path / name)) for name in ("left", "right")]
     try:
         plan = grid("unedited", "deadly", "mscke", backbones=folders, processes=2)

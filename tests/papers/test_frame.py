@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from easyedit_mm_plugins.core.errors import ConfigError, UnknownNameError
-from easyedit_mm_plugins.core.registry import METHODS
+from easyedit_mm_plugins.methods.entries import METHODS
 from easyedit_mm_plugins.papers import EXPERIMENTS, ExperimentSettings, mscke_table1, tables
 from easyedit_mm_plugins.papers.published import find
 from easyedit_mm_plugins.papers.tables import Block, Line, block_title, markdown

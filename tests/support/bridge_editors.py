@@ -14,7 +14,6 @@ class Parrot(Unedited):
 
     name = "parrot"
     isolates_rows = True
-    easyedit_name = "PARROT"
 
     def route(self, questions, visible):
         for row, question in enumerate(questions):
@@ -53,7 +52,6 @@ class Changer(Editor):
 
     name = "changer"
     isolates_rows = False
-    easyedit_name = "CHANGER"
 
     def __init__(self, backbone):
         super().__init__(backbone)

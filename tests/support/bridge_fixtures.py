@@ -78,12 +78,12 @@ def easyedit_backbone(request, _built):
 def registered(host):
     """The plugin's methods and two of the tests' own are in EasyEdit, and out again afterwards."""
     from easyedit_mm_plugins import bridge
-    from easyedit_mm_plugins.core.registry import METHODS
+    from easyedit_mm_plugins.methods.entries import METHODS
 
     from .bridge_editors import Changer, Parrot
 
-    METHODS.register("parrot", Parrot)
-    METHODS.register("changer", Changer)
+    METHODS.add(name="parrot", editor=Parrot, easyedit="PARROT")
+    METHODS.add(name="changer", editor=Changer, easyedit="CHANGER")
     bridge.unregister()
     bridge.register()
     try:

@@ -97,7 +97,8 @@ class ChatServer:
         reply: (prompt, picture or None) -> text.
         faults: fault names by number of the request, counted from 0: "500", "429", "401", "quota",
             "filter", "drop" (connection cut), "garbage" (no JSON), "empty" (no choices), "null"
-            (no content), "chatty" (none of the three words), "slow".
+            (no content), "chatty" (none of the three words), "slow", "echo" (401 with the request's
+            headers in its message), "echo reply" (the headers as the reply).
         seen: how often each distinct request body came.
     """
 
@@ -154,6 +155,9 @@ class ChatServer:
             code = {"quota": "insufficient_quota", "filter": "content_filter"}.get(fault)
             wait = {"Retry-After": "0.05"} if fault == "429" else {}
             return send(handler, status, {"error": {"message": "asked for", "code": code}}, wait)
+        echo = f"refused: {dict(handler.headers.items())}"
+        if fault == "echo":
+            return send(handler, 401, {"error": {"message": echo, "code": "invalid_api_key"}})
         if fault == "drop":
             handler.close_connection = True
             return handler.connection.close()
@@ -164,7 +168,8 @@ class ChatServer:
         with self.lock:
             self.seen[hashlib.sha256(raw).hexdigest()] += 1
         prompt, picture = read(body)
-        text = {"null": None, "chatty": "That depends on the picture."}.get(fault, ...)
+        replies = {"null": None, "chatty": "That depends on the picture.", "echo reply": echo}
+        text = replies.get(fault, ...)
         text = self.reply(prompt, picture) if text is ... else text
         return send(
             handler,

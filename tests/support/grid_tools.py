@@ -7,10 +7,11 @@ import textwrap
 
 import pytest
 
-from easyedit_mm_plugins.core.registry import BACKBONES, METHODS
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.data import FGVEditDataset
 from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, Grid
 from easyedit_mm_plugins.methods.base import Answer, Unedited
+from easyedit_mm_plugins.methods.entries import METHODS
 
 from ..conftest import build_tiny, picture
 from .evaluation_fakes import FakeBackbone, Remembering
@@ -109,9 +110,9 @@ def here(tmp_path, monkeypatch):
 
     methods = (Oracle, Broken, Halfway, Hungry)
     for name in ("one", "two"):
-        BACKBONES.register(name, load)
+        BACKBONES.add(name=name, loader=load)
     for method in methods:
-        METHODS.register(method.name, method)
+        METHODS.add(name=method.name, editor=method)
     monkeypatch.setattr(Halfway, "mended", False)
     yield made
     for name in ("one", "two"):

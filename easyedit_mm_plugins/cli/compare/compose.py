@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...backbones.entries import BACKBONES
 from ...core.errors import ConfigError, UnknownNameError
-from ...core.registry import BACKBONES, METHODS, did_you_mean
-from ...methods.factory import HPARAMS
+from ...core.registry import did_you_mean
+from ...core.shipped import HPARAMS
+from ...methods.entries import METHODS
 from .schema import CompareConfig, node_name, register, schema_defaults
 
 NAME = "compare"

@@ -12,11 +12,11 @@ from typing import Any
 
 from ...core.distributed import Ranks
 from ...core.errors import ConfigError
-from ...core.registry import METHODS
+from ...core.shipped import HPARAMS
+from ...data.entries import DATASETS
 from ...evaluation import Protocol, RunFolder
 from ...evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
-from ...evaluation.jobs import SCENES_SUITES
-from ...methods.factory import HPARAMS, hparams_folder
+from ...methods.entries import METHODS
 from ...methods.settings import build
 from .compose import NAME, compose_all, expand, explain
 from .schema import (
@@ -78,7 +78,7 @@ def show(found: RunFolder) -> None:
     if not Ranks.here().first:
         return
     from ...core.console import CONSOLE
-    from ..common import show_run
+    from ..options import show_run
 
     show_run(found, found.rows())
     CONSOLE.print(f"written to {found.path}/", markup=False)
@@ -105,7 +105,7 @@ def grid(configs: Sequence[Any]) -> Grid:
         base = BackboneSpec(**vars(_section(BackboneConfig, config, "backbone")))
         data = _section(DataConfig, config, "data")
         name = data.name if data.path is None else f"{data.name}:{data.path}"
-        if data.path is None and data.name not in SCENES_SUITES:
+        if data.path is None and data.name in DATASETS and DATASETS.get(data.name).takes_path:
             raise ConfigError(
                 f"data.path is not set, the file of {data.name}", remedy="write data.path=FILE.json"
             )
@@ -151,7 +151,7 @@ def _method(method: str, node: dict[str, Any] | None, backbone: BackboneSpec) ->
     A setting that is missing then is this row's failure, not the whole comparison's.
     """
     node = dict(node or {})
-    if not (hparams_folder(method) / f"{backbone.label}.yaml").is_file():
+    if not (HPARAMS / METHODS.get(method).alg / f"{backbone.label}.yaml").is_file():
         untouched = schema_defaults(node_name(method))
         node = {} if node == untouched else node
         if node.get("model_name") == MISSING:

@@ -15,9 +15,10 @@ from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - OmegaConf r
 from omegaconf import MISSING
 
 from ...backbones import catalog as _backbones
+from ...backbones.entries import BACKBONES
 from ...core.errors import EasyEditMMError
-from ...core.registry import BACKBONES, METHODS
-from ...methods.factory import HPARAMS, hparams_class, hparams_folder
+from ...core.shipped import HPARAMS
+from ...methods.entries import METHODS
 
 assert _backbones  # registers the names
 
@@ -110,14 +111,14 @@ def register() -> None:
         if f"method/{node}" in _STORED:
             continue
         try:
-            settings = hparams_class(name)
+            settings = METHODS.get(name).settings_class
             schema = PlainConfig if settings is None else structured(settings)
         except (EasyEditMMError, ImportError, AttributeError):
             continue  # it cannot be used here either; its row will say why
         _STORED.add(f"method/{node}")
         store.store(group="schema/method", name=node, node=schema)
         if not (HPARAMS / "method" / f"{node}.yaml").is_file():
-            files = {f"optional /{hparams_folder(name).name}@_here_": "${backbone}"}
+            files = {f"optional /{METHODS.get(name).alg}@_here_": "${backbone}"}
             defaults = [f"/schema/method/{node}@_here_", *([files] if settings else [])]
             store.store(
                 group="method",

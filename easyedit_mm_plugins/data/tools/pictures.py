@@ -12,7 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...core.errors import DataError
 from ...core.hashing import sha256_of
+from ..images import to_rgb
 
 HUGE_PIXELS = 40_000_000
 _FEW = 300  # below this, starting processes takes longer than looking
@@ -45,6 +47,8 @@ def look(path: str, with_digest: bool = False) -> PictureReport:
         return PictureReport(path, "image not found")
     except OSError as error:
         return PictureReport(path, f"image cannot be read: {error.strerror or error}")
+    except ValueError as error:  # a NUL character, or half of a surrogate pair
+        return PictureReport(path, f"image cannot be read: {error}")
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("ignore")
@@ -52,6 +56,10 @@ def look(path: str, with_digest: bool = False) -> PictureReport:
             odd = _oddities(picture)
             if size[0] * size[1] <= 4 * HUGE_PIXELS:  # beyond that, the header has to do
                 picture.load()
+                if picture.mode != "RGB":
+                    to_rgb(picture)
+    except DataError as error:
+        return PictureReport(path, error.message, digest=digest)
     except Image.DecompressionBombError as error:
         return PictureReport(path, f"image is too large to be safe: {error}", digest=digest)
     except Exception as error:  # PIL's decoders raise nearly anything on broken bytes

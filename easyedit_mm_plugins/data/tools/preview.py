@@ -18,10 +18,10 @@ from PIL import ImageOps
 from ...core.errors import DataError
 from ...core.files import write_text
 from ...core.shipped import ASSETS
-from ..images import open_image
+from ..images import image_path, open_image
+from ..record_files import read_records
 from ..schema import as_list
 from .construct.sources import guess_types
-from .raw import read_records
 
 _PAGE = ASSETS / "preview"
 
@@ -32,6 +32,7 @@ def write_preview(
     *,
     images: str | Path | None = None,
     rephrase_images: str | Path | None = None,
+    allow_outside: bool = False,
     limit: int | None = 200,
     side: int = 256,
     title: str | None = None,
@@ -40,11 +41,14 @@ def write_preview(
 
     Args:
         images: image root; images that are not there, or None, are shown as missing.
+        rephrase_images: root of ``image_rephrase``, if it is another one.
+        allow_outside: also show images that lie outside their root.
         limit: first so many records of each file; None: all (about 10 kB each).
         side: thumbnails are at most so many pixels wide and high.
 
     Raises:
-        DataError: a file cannot be read or holds no records.
+        DataError: a file cannot be read or holds no records, or a record's image path leads out of
+            the image root.
     """
     shown: list[dict[str, Any]] = []
     wanted: dict[str, Path] = {}
@@ -57,8 +61,15 @@ def write_preview(
             shown.append(item)
             for name in ("image", "image_rephrase", "m_loc"):
                 base = rephrase_images if name == "image_rephrase" and rephrase_images else root
-                if item[name] and base is not None:
-                    wanted[item[name]] = Path(base) / item[name]
+                if not item[name] or base is None:
+                    continue
+                try:
+                    found = image_path(base, item[name], allow_outside=allow_outside)
+                except DataError as error:
+                    raise DataError(
+                        error.message, file=file, record=index, field=name, remedy=error.remedy
+                    ) from None
+                wanted[item[name]] = found
     if not shown:
         raise DataError("holds no record", file=path)
     with ThreadPoolExecutor(4) as pool:

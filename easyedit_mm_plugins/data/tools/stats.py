@@ -10,9 +10,9 @@ from typing import Any
 
 from ...core.files import atomic_path
 from ...core.optional import need
+from ..record_files import read_records
 from ..schema import as_list, fold
 from .construct.sources import guess_types
-from .raw import read_records
 
 TOP = 15
 _QUESTIONS = {

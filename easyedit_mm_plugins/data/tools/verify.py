@@ -1,4 +1,4 @@
-"""Is this benchmark file fit for use? Schema, counts, images, duplicates, leakage, tokens."""
+"""Verify benchmark files: schema, counts, images, duplicates, leakage, lengths in tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import ConfigError, DataError
-from ...core.files import read_json, write_json
+from ...core.files import write_json
+from ..images import image_path
+from ..record_files import read_list, record_files
 from ..schema import (
     IMAGE_FIELDS,
     PUBLISHED,
@@ -21,9 +23,8 @@ from ..schema import (
     guess_kind,
     schema_findings,
 )
-from .findings import Report
 from .pictures import PictureReport, look_at_all
-from .raw import record_files
+from .verification import Verification
 
 _TEXT_FIELDS = ("src", "rephrase", "fg_gen_q", "fg_loc_q", "loc", "m_loc_q")
 
@@ -33,12 +34,13 @@ def verify(
     images: str | Path | None = None,
     *,
     rephrase_images: str | Path | None = None,
+    allow_outside: bool = False,
     kind: Kind | None = None,
     tokenizer: str | None = "clip",
     max_tokens: int | None = None,
     workers: int | None = None,
     fix: str | Path | None = None,
-) -> Report:
+) -> Verification:
     """Check one benchmark file, several, or a folder of them.
 
     Args:
@@ -46,6 +48,7 @@ def verify(
             are taken for splits of one benchmark and checked for shared images.
         images: image root; None: images are not looked for.
         rephrase_images: root of ``image_rephrase``, if it is another one.
+        allow_outside: accept image paths that lead out of the image root.
         tokenizer: "clip" (77 tokens, as the paper's classifier), a folder or hub name, or None.
         max_tokens: questions longer than this are reported; by default the tokenizer's own limit.
         fix: write cleaned copies into this folder, without what has errors or is there twice.
@@ -55,20 +58,16 @@ def verify(
         ConfigError: a tokenizer that cannot be loaded, pydantic is missing, or ``fix`` is the
             folder of the files themselves.
     """
-    report = Report()
+    report = Verification()
     paths = record_files(path)
     if fix is not None and any(p.parent.resolve() == Path(fix).resolve() for p in paths):
         raise ConfigError("--fix would overwrite the files", remedy="name another folder")
     contents: dict[Path, list[Any]] = {}
     for file in paths:
         try:
-            content = read_json(file)
-            if not isinstance(content, list):
-                raise DataError("is not a list of records", file=file)
+            contents[file] = read_list(file)
         except DataError as error:
             report.findings.append(Finding("error", "file", error.message, file=str(file)))
-            continue
-        contents[file] = content
     kinds = {file: kind or guess_kind(content) for file, content in contents.items()}
     for file, content in contents.items():
         _check_counts(report, file, content, kinds[file])
@@ -82,7 +81,8 @@ def verify(
     digests: dict[str, str] = {}
     if images is not None:
         roots = {"image_rephrase": Path(rephrase_images)} if rephrase_images else {}
-        _check_images(report, good, Path(images), roots, workers, digests)
+        users = _image_users(report, good, Path(images), roots, allow_outside)
+        _check_images(report, users, workers, digests, content=len(good) > 1)
     _check_leakage(report, good, Path(images) if images is not None else None, digests)
     if fix is not None:
         _fix(report, contents, Path(fix))
@@ -93,7 +93,7 @@ def _at(finding: Finding, file: Path) -> Finding:
     return Finding(**{**finding.__dict__, "file": str(file)})
 
 
-def _check_counts(report: Report, file: Path, content: list[Any], kind: Kind) -> None:
+def _check_counts(report: Verification, file: Path, content: list[Any], kind: Kind) -> None:
     expected = PUBLISHED.get((kind, file.name))
     report.files[str(file)] = {"kind": kind, "records": len(content), "published": expected}
     if not content:
@@ -177,25 +177,49 @@ def _clip() -> Any:
     return SimpleTokenizer()
 
 
-def _check_images(
-    report: Report,
+def _image_users(
+    report: Verification,
     good: dict[Path, dict[int, dict[str, Any]]],
     root: Path,
     roots: dict[str, Path],
-    workers: int | None,
-    digests: dict[str, str],
-) -> None:
+    allow_outside: bool,
+) -> dict[str, list[tuple[Path, int, str]]]:
+    """Image path -> the (file, record, field) that name it; paths that lead outside are findings.
+
+    Args:
+        roots: image fields that lie elsewhere than ``root``.
+    """
     users: dict[str, list[tuple[Path, int, str]]] = defaultdict(list)
     for file, records in good.items():
         for index, record in records.items():
             for name in IMAGE_FIELDS:
-                if isinstance(record.get(name), str) and record[name].strip():
-                    full = str(roots.get(name, root) / record[name].strip())
-                    users[full].append((file, index, name))
+                given = record.get(name)
+                if not isinstance(given, str) or not given.strip():
+                    continue
+                folder = roots.get(name, root)
+                try:
+                    path = image_path(folder, given.strip(), allow_outside=allow_outside)
+                except DataError as error:
+                    finding = Finding("error", "image", error.message, index, name, str(file))
+                    report.findings.append(finding)
+                    continue
+                users[str(path)].append((file, index, name))
+    return users
+
+
+def _check_images(
+    report: Verification,
+    users: dict[str, list[tuple[Path, int, str]]],
+    workers: int | None,
+    digests: dict[str, str],
+    *,
+    content: bool,
+) -> None:
+    """Open every image; with ``content`` put the digest of each edited image into ``digests``."""
     counts: Counter[str] = Counter()
     odd: dict[str, list[PictureReport]] = defaultdict(list)
     edited = {path for path, uses in users.items() if any(name == "image" for _, _, name in uses)}
-    for picture in look_at_all(users, workers, digests=edited if len(good) > 1 else ()):
+    for picture in look_at_all(users, workers, digests=edited if content else ()):
         if picture.problem:
             counts[picture.problem.split(":")[0]] += 1
             for file, index, name in users[picture.path]:
@@ -219,12 +243,12 @@ def _check_images(
 
 
 def _check_leakage(
-    report: Report,
+    report: Verification,
     good: dict[Path, dict[int, dict[str, Any]]],
     root: Path | None,
     digests: dict[str, str],
 ) -> None:
-    """Images that are edited in more than one file, by name or, if looked at, by content."""
+    """Find images that are edited in more than one file, by name or by the content's digest."""
     owner: dict[str, tuple[Path, int]] = {}
     for file, records in good.items():
         for index, record in records.items():
@@ -241,7 +265,7 @@ def _check_leakage(
                     break
 
 
-def _fix(report: Report, contents: dict[Path, list[Any]], folder: Path) -> None:
+def _fix(report: Verification, contents: dict[Path, list[Any]], folder: Path) -> None:
     reasons: dict[str, dict[int, str]] = defaultdict(dict)
     for finding in report.findings:
         if finding.level == "warning" and finding.check != "duplicate":

@@ -3,21 +3,38 @@
 ``config.py`` settings; ``adapters.py`` the cross-attention adapters (section 3.2); ``layers.py``
 reaching into a decoder; ``memory.py`` the edits and the gate's cosine (eq. 4); ``model.py`` the
 editor; ``frozen.py``, ``losses.py``, ``training.py`` learning the adapters (eq. 5, appendix A);
-``calibrate.py`` a threshold from held-out edits; ``build.py`` editors from hyperparameters.
+``calibration.py`` a threshold from held-out edits.
 """
 
-from .build import editor_from_hparams
-from .calibrate import Calibration, calibrate
-from .config import (
-    AdapterConfig,
-    DualEditConfig,
-    DualEditHyperParams,
-    DualEditTrainingHyperParams,
-    GateConfig,
+from typing import TYPE_CHECKING
+
+from ...core.lazy import lazy_exports
+from ..entries import METHODS
+
+METHODS.add(
+    name="dualedit",
+    title="DualEdit",
+    order=61,
+    paper="Shi et al. 2025",
+    easyedit="DUALEDIT",
+    editor="easyedit_mm_plugins.methods.dualedit.model:DualEdit",
+    settings="easyedit_mm_plugins.methods.dualedit.config:DualEditHyperParams",
+    training="easyedit_mm_plugins.methods.dualedit.config:DualEditTrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.dualedit.training:DualEditTrainer",
 )
-from .memory import DualMemory
-from .model import DualEdit
-from .training import DualEditTrainer
+
+if TYPE_CHECKING:
+    from .calibration import Calibration, calibrate
+    from .config import (
+        AdapterConfig,
+        DualEditConfig,
+        DualEditHyperParams,
+        DualEditTrainingHyperParams,
+        GateConfig,
+    )
+    from .memory import DualMemory
+    from .model import DualEdit
+    from .training import DualEditTrainer
 
 __all__ = [
     "AdapterConfig",
@@ -30,5 +47,15 @@ __all__ = [
     "DualMemory",
     "GateConfig",
     "calibrate",
-    "editor_from_hparams",
 ]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".calibration": "Calibration calibrate",
+        ".config": "AdapterConfig DualEditConfig DualEditHyperParams DualEditTrainingHyperParams "
+        "GateConfig",
+        ".memory": "DualMemory",
+        ".model": "DualEdit",
+        ".training": "DualEditTrainer",
+    },
+)

@@ -19,7 +19,7 @@ from ...data import Question
 from ..base import Answer, Editor, Forced, Visible
 from ..routed import Hit
 from .adapters import new_adapter
-from .config import DualEditConfig, check_threshold
+from .config import DualEditConfig, DualEditHyperParams, check_threshold
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
 from .layers import Chosen, EditedPass, capture, decoder_of, only_below
 from .memory import DualMemory
@@ -42,8 +42,6 @@ class DualEdit(Editor):
 
     name: ClassVar[str] = "dualedit"
     isolates_rows: ClassVar[bool] = True
-    easyedit_name: ClassVar[str] = "DUALEDIT"
-    easyedit_trainer: ClassVar[str] = "easyedit_mm_plugins.methods.dualedit:DualEditTrainer"
 
     def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
         super().__init__(backbone)
@@ -283,11 +281,24 @@ class DualEdit(Editor):
         return load_editor(cls, Path(folder), backbone)
 
     @classmethod
-    def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
-        """The editor that hyperparameters ask for; see ``build.py``."""
-        from .build import editor_from_hparams
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
+        """The editor that ``settings`` describe.
 
-        return editor_from_hparams(hparams, backbone, cls)
+        A trained editor's adapters are taken as they are. For editing its gate is of the kind that
+        ``settings`` name, and a threshold there replaces the editor's own.
+
+        Raises:
+            CheckpointError, ConfigError: see :meth:`Editor.from_hparams`.
+        """
+        if settings.archive is None:
+            return cls(backbone, settings.config)
+        editor = cls.from_pretrained(settings.archive, backbone)
+        kind, threshold = settings.gate.kind, settings.gate.threshold
+        if isinstance(settings, DualEditHyperParams) and kind != editor.config.gate.kind:
+            return editor.with_gate(kind, threshold)
+        if threshold is not None:
+            editor.threshold = threshold
+        return editor
 
     def save_memory(self, folder: str | Path) -> None:
         """Write the edits in force with their keys and values."""

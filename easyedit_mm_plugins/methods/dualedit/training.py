@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...data import EditRecord, Question
 from ..training import Trainer
-from .calibrate import calibrate
+from .calibration import calibrate
 from .config import DualEditTrainingHyperParams
 from .frozen import Asked, Frozen, FrozenStates
 from .gate import fit_gate

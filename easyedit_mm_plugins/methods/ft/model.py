@@ -12,10 +12,9 @@ from torch import nn
 
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError, DataError, TrainingError
-from ...core.shipped import HPARAMS
 from ...data.records import Question
 from ..deltas import Delta, DeltaEditor, linear_modules
-from .config import FTConfig, FTLLMHyperParams, FTVisualHyperParams
+from .config import FTConfig
 from .frozen import Frozen, Language, Visual
 from .tune import fine_tune
 
@@ -31,19 +30,15 @@ class FineTuning(DeltaEditor):
 
     Args:
         backbone: the base model.
-        config: by default the file that is shipped for this backbone, else :class:`FTConfig`'s
-            defaults.
+        config: by default :class:`FTConfig`'s defaults.
 
     Raises:
         ConfigError: no linear module has one of the names, or it is not this method's to change.
     """
 
-    hparams_class: ClassVar[type]
-    easyedit_name: ClassVar[str]
-
     def __init__(self, backbone: Backbone, config: FTConfig | None = None) -> None:
         super().__init__(backbone)
-        self.config = self.shipped(backbone.name) if config is None else config
+        self.config = FTConfig() if config is None else config
         self.batch_size = self.config.batch_size
         self._used: dict[str, nn.Linear] | None = None
         patterns = self.config.inner_params or self.default_modules()
@@ -51,7 +46,7 @@ class FineTuning(DeltaEditor):
         wrong = [name for name in self.modules if not self.owns(name)]
         if wrong:
             raise ConfigError(
-                f"inner_params: {wrong[0]} is not {self.easyedit_name}'s to change",
+                f"inner_params: {wrong[0]} is not {self.name}'s to change",
                 remedy="FT-LLM changes decoder layers (layers.*), FT-Visual the connector "
                 "(connector.*)",
             )
@@ -60,12 +55,6 @@ class FineTuning(DeltaEditor):
     def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
         """The editor that EasyEdit's hparams describe."""
         return cls(backbone, hparams.config)
-
-    @classmethod
-    def shipped(cls, backbone: str) -> FTConfig:
-        """The settings shipped for a backbone, or the defaults."""
-        path = HPARAMS / cls.easyedit_name / f"{backbone}.yaml"
-        return cls.hparams_class.from_hparams(path).config if path.is_file() else FTConfig()
 
     def owns(self, name: str) -> bool:
         """Whether this method may change the module of that name."""
@@ -134,8 +123,6 @@ class FTLLM(FineTuning):
     """Fine-tunes the last layers of the language model."""
 
     name: ClassVar[str] = "ft-llm"
-    easyedit_name: ClassVar[str] = "FT-LLM"
-    hparams_class: ClassVar[type] = FTLLMHyperParams
 
     def owns(self, name: str) -> bool:
         """Decoder layers."""
@@ -157,8 +144,6 @@ class FTVisual(FineTuning):
     or LLaVA's projector. Questions without an image answer as before."""
 
     name: ClassVar[str] = "ft-visual"
-    easyedit_name: ClassVar[str] = "FT-VISUAL"
-    hparams_class: ClassVar[type] = FTVisualHyperParams
 
     def owns(self, name: str) -> bool:
         """The connector."""

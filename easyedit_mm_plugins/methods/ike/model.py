@@ -50,8 +50,6 @@ class IKE(Editor):
 
     name: ClassVar[str] = "ike"
     isolates_rows: ClassVar[bool] = True
-    trained: ClassVar[bool] = False
-    hparams_class: ClassVar[type] = IKEHyperParams
 
     def __init__(
         self,
@@ -77,9 +75,9 @@ class IKE(Editor):
         self._count = 0
 
     @classmethod
-    def from_hparams(cls, hparams: IKEHyperParams, backbone: Backbone) -> Self:
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
         """An editor with these settings, on the records that ``task_name`` names."""
-        return cls(backbone, hparams=hparams)
+        return cls(backbone, hparams=settings)
 
     @property
     def edits(self) -> dict[str, Question]:

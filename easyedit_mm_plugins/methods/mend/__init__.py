@@ -2,22 +2,50 @@
 
 ``config.py`` settings; ``gradients.py`` an edit's gradient, token by token; ``transform.py`` the
 network (MEND section 3); ``model.py`` the editor; ``losses.py``, ``training.py`` learning it;
-``mscke.py`` MSCKE-MEND, the scope classifier of MSCKE in front of it; ``build.py`` editors from
-hyperparameters; ``train_scenes.py`` the embedded editors.
+``easyedit.py`` the baseline row, with EasyEdit's own network; ``mscke.py`` MSCKE-MEND, the scope
+classifier of MSCKE in front of it.
 """
 
-from .build import mend_from_hparams, mscke_mend_from_hparams
-from .config import MendConfig, MendHyperParams, MendTrainingHyperParams
-from .model import Mend
-from .mscke import (
-    MSCKEMEND,
-    MendCounterfactual,
-    MSCKEMENDHyperParams,
-    MSCKEMENDTrainer,
-    MSCKEMENDTrainingHyperParams,
+from typing import TYPE_CHECKING
+
+from ...core.lazy import lazy_exports
+from ..entries import METHODS
+
+METHODS.add(
+    name="mend",
+    title="MEND",
+    order=40,
+    paper="Mitchell et al. 2022",
+    editor="easyedit_mm_plugins.methods.mend.easyedit:MEND",
+    settings="easyedit_mm_plugins.methods.mend.config:MendHyperParams",
+    training="easyedit_mm_plugins.methods.mend.config:MendTrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.mend.training:MendTrainer",
+    trains="easyedit_mm_plugins.methods.mend.model:Mend",
 )
-from .training import MendTrainer
-from .transform import GradientTransform, MendNetwork
+METHODS.add(
+    name="mscke-mend",
+    title="MSCKE-MEND",
+    order=51,
+    paper="Zeng et al. 2024, section 4.3",
+    easyedit="MSCKE-MEND",
+    editor="easyedit_mm_plugins.methods.mend.mscke:MSCKEMEND",
+    settings="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDHyperParams",
+    training="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainer",
+)
+
+if TYPE_CHECKING:
+    from .config import MendConfig, MendHyperParams, MendTrainingHyperParams
+    from .model import Mend
+    from .mscke import (
+        MSCKEMEND,
+        MendCounterfactual,
+        MSCKEMENDHyperParams,
+        MSCKEMENDTrainer,
+        MSCKEMENDTrainingHyperParams,
+    )
+    from .training import MendTrainer
+    from .transform import GradientTransform, MendNetwork
 
 __all__ = [
     "MSCKEMEND",
@@ -32,6 +60,15 @@ __all__ = [
     "MendNetwork",
     "MendTrainer",
     "MendTrainingHyperParams",
-    "mend_from_hparams",
-    "mscke_mend_from_hparams",
 ]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".config": "MendConfig MendHyperParams MendTrainingHyperParams",
+        ".model": "Mend",
+        ".mscke": "MSCKEMEND MendCounterfactual MSCKEMENDHyperParams MSCKEMENDTrainer "
+        "MSCKEMENDTrainingHyperParams",
+        ".training": "MendTrainer",
+        ".transform": "GradientTransform MendNetwork",
+    },
+)

@@ -118,6 +118,18 @@ class Mend(DeltaEditor):
         )
 
     @classmethod
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
+        """The editor that ``settings`` describe: trained if ``settings.archive`` names one.
+
+        Raises:
+            ConfigError: a name in ``inner_params`` that fits no module. CheckpointError: see
+                :meth:`Editor.from_hparams`.
+        """
+        if settings.archive is not None:
+            return cls.from_pretrained(settings.archive, backbone)
+        return cls(backbone, settings.config)
+
+    @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
         """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
 

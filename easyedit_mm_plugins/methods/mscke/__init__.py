@@ -3,49 +3,38 @@
 ``config.py`` settings; ``encoder.py``, ``fusion.py``, ``similarity.py``, ``classifier.py`` the
 scope classifier (eq. 4-8); ``memory.py`` the edits (eq. 1-2); ``counterfactual.py`` the model that
 answers in scope; ``model.py`` the editor (eq. 3); ``losses.py``, ``training.py`` learning it
-(eq. 9-11), ``resume.py`` going on after a kill; ``build.py`` editors from hyperparameters;
-``scenes_clip.py``, ``train_scenes.py`` the embedded editors. All are imported when they are used.
+(eq. 9-11); ``lora_editor.py`` the variant whose counterfactual model is a LoRA adapter.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_LAZY = {
-    "editor_from_hparams": ".build",
-    "ScopeClassifier": ".classifier",
-    "CounterfactualConfig": ".config",
-    "MSCKEHyperParams": ".config",
-    "MSCKETrainingHyperParams": ".config",
-    "ScopeConfig": ".config",
-    "COUNTERFACTUALS": ".counterfactual",
-    "Counterfactual": ".counterfactual",
-    "SmallLM": ".counterfactual",
-    "FUSIONS": ".fusion",
-    "EditMemory": ".memory",
-    "MSCKE": ".model",
-    "SIMILARITIES": ".similarity",
-    "MSCKETrainer": ".training",
-}
+from ...core.lazy import lazy_exports
+from ..entries import METHODS
 
-__all__ = [
-    "COUNTERFACTUALS",
-    "FUSIONS",
-    "MSCKE",
-    "SIMILARITIES",
-    "Counterfactual",
-    "CounterfactualConfig",
-    "EditMemory",
-    "MSCKEHyperParams",
-    "MSCKETrainer",
-    "MSCKETrainingHyperParams",
-    "ScopeClassifier",
-    "ScopeConfig",
-    "SmallLM",
-    "editor_from_hparams",
-]
+METHODS.add(
+    name="mscke",
+    title="MSCKE",
+    order=50,
+    paper="Zeng et al. 2024, eq. 1-11",
+    easyedit="MSCKE",
+    editor="easyedit_mm_plugins.methods.mscke.model:MSCKE",
+    settings="easyedit_mm_plugins.methods.mscke.config:MSCKEHyperParams",
+    training="easyedit_mm_plugins.methods.mscke.config:MSCKETrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.mscke.training:MSCKETrainer",
+)
+METHODS.add(
+    name="mscke-lora",
+    title="MSCKE-LoRA",
+    order=52,
+    ours=True,
+    easyedit="MSCKE-LORA",
+    editor="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRA",
+    settings="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRAHyperParams",
+    training="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRATrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRATrainer",
+)
 
 if TYPE_CHECKING:
-    from .build import editor_from_hparams
     from .classifier import ScopeClassifier
     from .config import (
         CounterfactualConfig,
@@ -61,7 +50,31 @@ if TYPE_CHECKING:
     from .training import MSCKETrainer
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "COUNTERFACTUALS",
+    "FUSIONS",
+    "MSCKE",
+    "SIMILARITIES",
+    "Counterfactual",
+    "CounterfactualConfig",
+    "EditMemory",
+    "MSCKEHyperParams",
+    "MSCKETrainer",
+    "MSCKETrainingHyperParams",
+    "ScopeClassifier",
+    "ScopeConfig",
+    "SmallLM",
+]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".classifier": "ScopeClassifier",
+        ".config": "CounterfactualConfig MSCKEHyperParams MSCKETrainingHyperParams ScopeConfig",
+        ".counterfactual": "COUNTERFACTUALS Counterfactual SmallLM",
+        ".fusion": "FUSIONS",
+        ".memory": "EditMemory",
+        ".model": "MSCKE",
+        ".similarity": "SIMILARITIES",
+        ".training": "MSCKETrainer",
+    },
+)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
-from ...core.registry import METHODS
 from ...data import Question
 from ..base import Editor
 from ..checkpoint import read_config
+from ..entries import METHODS
 from .config import CounterfactualConfig
 from .counterfactual import Counterfactual
 
@@ -140,4 +140,4 @@ class EditorCounterfactual(Counterfactual):
             CheckpointError: it is missing or damaged. UnknownNameError: an unknown method.
         """
         config = read_config(Path(folder) / "config.json", ("method",))
-        return cls(METHODS.get(config["method"]).from_pretrained(folder, backbone))
+        return cls(METHODS.get(config["method"]).editor_class.from_pretrained(folder, backbone))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ...backbones.base import Backbone
 from ...core.errors import ConfigError
-from .build import editor_from_hparams
 from .config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
 from .model import MSCKE
 from .training import MSCKETrainer
@@ -74,11 +72,3 @@ class MSCKELoRA(MSCKE):
     """:class:`MSCKE` with a :class:`LoRA` counterfactual model: no second language model."""
 
     name: ClassVar[str] = "mscke-lora"
-    hparams_class: ClassVar[Any] = MSCKELoRAHyperParams
-
-
-def mscke_lora_from_hparams(
-    hparams: MSCKELoRAHyperParams | MSCKELoRATrainingHyperParams, backbone: Backbone
-) -> MSCKELoRA:
-    """The editor that ``hparams`` ask for; see :func:`editor_from_hparams`."""
-    return editor_from_hparams(hparams, backbone, MSCKELoRA)

@@ -160,6 +160,21 @@ class MSCKE(RoutedEditor):
         )
 
     @classmethod
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
+        """The editor that ``settings`` describe; their threshold replaces a trained editor's own.
+
+        Raises:
+            BackboneError: the encoder's or the counterfactual model's weights cannot be had.
+            CheckpointError, ConfigError: see :meth:`Editor.from_hparams`.
+        """
+        if settings.archive is None:
+            parts = settings.scope, settings.counterfactual, settings.threshold
+            return cls.from_config(backbone, *parts)
+        editor = cls.from_pretrained(settings.archive, backbone)
+        editor.threshold = settings.threshold
+        return editor
+
+    @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
         """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
 from ..dualedit import DualEdit, DualEditHyperParams, DualEditTrainingHyperParams
-from ..dualedit.build import editor_from_hparams
 from ..dualedit.config import AdapterConfig, DualEditConfig, GateConfig, at_least
 
 
@@ -26,8 +25,6 @@ class VisEdit(DualEdit):
     """
 
     name: ClassVar[str] = "visedit"
-    easyedit_name: ClassVar[str] = "VISEDIT"
-    easyedit_trainer: ClassVar[str] = "easyedit_mm_plugins.methods.visedit:VisEditTrainer"
 
     def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
         config = config or default_config()
@@ -85,10 +82,3 @@ class VisEditTrainingHyperParams(DualEditTrainingHyperParams):
             at_least(getattr(self, name), name, 0)
         for name in ("influence_tokens", "influence_records"):
             at_least(getattr(self, name), name, 1, whole=True)
-
-
-def visedit_from_hparams(
-    hparams: VisEditHyperParams | VisEditTrainingHyperParams, backbone: Backbone
-) -> VisEdit:
-    """The editor that ``hparams`` ask for; see :func:`editor_from_hparams`."""
-    return editor_from_hparams(hparams, backbone, VisEdit)

@@ -12,8 +12,7 @@ import torch
 from easyedit_mm_plugins import backbones
 from easyedit_mm_plugins.cli import calibrate_job
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
-from easyedit_mm_plugins.data import EditRecord, Question
-from easyedit_mm_plugins.evaluation import jobs
+from easyedit_mm_plugins.data import EditRecord, Question, Records
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.papers import ExperimentSettings, dualedit_figures
@@ -42,7 +41,7 @@ def named(monkeypatch):
     backbone, records = build_tiny("llava"), gate_records()
 
     def load(data, *, limit=None, **kwargs):
-        return jobs.Records("tiny", records[:limit], [], Path("tiny.json"))
+        return Records("tiny", records[:limit], [], Path("tiny.json"))
 
     monkeypatch.setattr(jobs, "check_names", lambda *a: None)
     monkeypatch.setattr(jobs, "load_records", load)

@@ -17,7 +17,7 @@ from easyedit_mm_plugins.methods.dualedit import (
     calibrate,
     packing,
 )
-from easyedit_mm_plugins.methods.dualedit.calibrate import best_threshold, roc_area
+from easyedit_mm_plugins.methods.dualedit.calibration import best_threshold, roc_area
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
 from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total

@@ -9,11 +9,12 @@ import yaml
 
 import easyedit_mm_plugins
 from easyedit_mm_plugins.core.errors import ConfigError
+from easyedit_mm_plugins.methods import METHODS
+from easyedit_mm_plugins.methods.factory import editor_from_settings
 from easyedit_mm_plugins.methods.mscke import (
     MSCKEHyperParams,
     MSCKETrainingHyperParams,
     ScopeConfig,
-    editor_from_hparams,
 )
 
 from ...conftest import build_tiny
@@ -112,8 +113,10 @@ def test_an_editor_from_hyperparameters(tmp_path, caplog):
     }
     hparams = MSCKEHyperParams.from_hparams(_write(tmp_path, yaml.safe_dump(values)))
     backbone = build_tiny("llava")
-    editor = editor_from_hparams(hparams, backbone)
+    entry = METHODS.get("mscke")
+    editor = editor_from_settings(entry, hparams, backbone, untrained="warn")
     assert editor.threshold == 0.25 and "untrained" in caplog.text
     tiny_mscke().save_pretrained(tmp_path / "trained")
-    trained = editor_from_hparams(hparams.replace(archive=str(tmp_path / "trained")), backbone)
+    hparams = hparams.replace(archive=str(tmp_path / "trained"))
+    trained = editor_from_settings(entry, hparams, backbone)
     assert trained.threshold == 0.25 and trained.scope.config.encoder == "tiny"

@@ -18,7 +18,6 @@ from easyedit_mm_plugins.methods.visedit import (
     VisEditHyperParams,
     VisEditTrainer,
     VisEditTrainingHyperParams,
-    visedit_from_hparams,
 )
 from easyedit_mm_plugins.methods.visedit.influence import influence_losses, measured_influence
 
@@ -169,7 +168,6 @@ def test_settings_are_visedits_own(caplog):
     small = VisEditHyperParams(
         model_name="tiny", adapters=[AdapterConfig(0, "visual", "visedit", 16, 2)]
     )
-    assert type(visedit_from_hparams(small, build_tiny("llava"))) is VisEdit
     assert type(VisEdit.from_hparams(small, build_tiny("llava"))) is VisEdit
     assert "no trained visedit editor is shipped" in caplog.text
 

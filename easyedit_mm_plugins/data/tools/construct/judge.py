@@ -13,11 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from PIL import Image, ImageOps
 
 from ....core.errors import ConfigError, DataError, EasyEditMMError
 from ....core.optional import need
+from ....core.secrets import hide, redact, redact_values
 from ...images import open_image
 from .budget import Budget
 
@@ -69,8 +71,8 @@ def image_url(path: Path, max_side: int) -> str:
     with Image.open(path) as opened:
         kind, mode = opened.format, opened.mode
         turned = opened.getexif().get(0x0112, 1) not in (0, 1)
-        if turned:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    if turned:
+        picture = ImageOps.exif_transpose(picture)
     small = max(picture.size) <= max_side
     if kind in _PLAIN and mode in ("RGB", "L") and small and not turned:
         data, mime = path.read_bytes(), _PLAIN[kind]
@@ -90,7 +92,7 @@ def file_digest(path: Path) -> str:
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             "image not found" if isinstance(error, FileNotFoundError) else str(error),
             file=path,
@@ -103,7 +105,8 @@ class ChatJudge(Judge):
 
     Args:
         model: its name there (the paper's is gpt-4o-mini).
-        base_url: by default OpenAI's, or the environment's ``OPENAI_BASE_URL``.
+        base_url: by default OpenAI's, or the environment's ``OPENAI_BASE_URL``. A user and password
+            in it are sent as a Basic authorization header; the attribute ``base_url`` lacks them.
         key_env: environment variable with the key; endpoints other than OpenAI's may need none.
         budget: what may be spent.
         max_side: images are scaled down to this many pixels.
@@ -138,6 +141,8 @@ class ChatJudge(Judge):
                 f"no key in the environment variable {key_env}",
                 remedy=f"export {key_env}=..., or give base_url for another endpoint",
             )
+        hide(key)
+        base_url, headers = _without_password(base_url)
         self.model, self.base_url = model, base_url
         self.budget = budget or Budget()
         self.max_side, self.retries, self.backoff = max_side, retries, backoff
@@ -146,11 +151,16 @@ class ChatJudge(Judge):
         self._pause_until = 0.0
         self._lock = threading.Lock()
         self.client = self._openai.OpenAI(
-            api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout
+            api_key=key or "none",
+            base_url=base_url,
+            default_headers=headers,
+            max_retries=0,
+            timeout=timeout,
         )
 
     def identity(self) -> dict[str, Any]:
-        return {"judge": "chat", "model": self.model, "side": self.max_side, **self.params}
+        params = redact_values(self.params)
+        return {"judge": "chat", "model": self.model, "side": self.max_side, **params}
 
     def estimate(self, prompt: str, image: bool) -> tuple[int, int]:
         # 85 tokens and 170 for each tile of 512 pixels: OpenAI's rule for images.
@@ -218,7 +228,8 @@ class ChatJudge(Judge):
         if message is None:
             return None, used
         content = message.content
-        return (content if isinstance(content, str) else ""), used
+        # An endpoint may repeat what it was sent; replies are kept in a file.
+        return (redact(content) if isinstance(content, str) else ""), used
 
     def _status(self, error: Any) -> float | str | None:
         """Seconds to wait (None: as usual), or a reply to go on with; raises what is final."""
@@ -245,7 +256,7 @@ class ChatJudge(Judge):
             404: "check the model's name and the base URL (it often ends in /v1)",
         }.get(status, "check the model, the parameters and the base URL")
         raise JudgeError(
-            f"{self.base_url or 'the endpoint'} refused the request: {str(error)[:300]}",
+            f"{self.base_url or 'the endpoint'} refused the request: {redact(str(error))[:300]}",
             remedy=remedy,
         ) from error
 
@@ -258,3 +269,16 @@ class ChatJudge(Judge):
     def _wait_for_pause(self) -> None:
         while (left := self._pause_until - time.monotonic()) > 0:
             time.sleep(min(left, 0.5))
+
+
+def _without_password(url: str | None) -> tuple[str | None, dict[str, str]]:
+    """``url`` without user and password, and the headers that send them instead."""
+    parts = urlsplit(url or "")
+    if "@" not in parts.netloc:
+        return url, {}
+    login, _, host = parts.netloc.rpartition("@")
+    user, _, password = (unquote(part) for part in login.partition(":"))
+    token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    hide(password)
+    hide(token)
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {token}"}

@@ -7,6 +7,7 @@ by the entry point ``easyedit_mm_plugins.sources``.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 from ....core.errors import ConfigError, DataError
 from ....core.registry import Registry
+from ....core.text import text_problem
+from ...images import image_path
 
 SOURCES = Registry("source", "easyedit_mm_plugins.sources")
 
@@ -59,11 +62,13 @@ class Source(ABC):
     Attributes:
         name: as registered.
         image_root: what the groups' image paths are relative to.
+        allow_outside: whether image paths may lead out of ``image_root``.
         example_nq: locality questions that come with the source, if any, as (question, answer).
     """
 
     name: str = "source"
     image_root: Path
+    allow_outside: bool = False
     example_nq: tuple[tuple[str, str], ...] = ()
 
     @abstractmethod
@@ -92,7 +97,7 @@ def open_source(name: str, **options: Any) -> Source:
     """
     kind = SOURCES.get(name)
     try:
-        return kind(**{k: v for k, v in options.items() if v not in (None, [], ())})
+        return kind(**{k: v for k, v in options.items() if v not in (None, [], (), False)})
     except TypeError as error:
         if "argument" not in str(error):
             raise
@@ -126,19 +131,41 @@ def text_of(item: Any, field: str, file: Path, record: object) -> str:
     """A non-empty text field.
 
     Raises:
-        DataError: it is missing, empty or no text.
+        DataError: it is missing, empty, not text or not valid Unicode.
     """
     if not isinstance(item, dict):
         raise DataError(f"is a {type(item).__name__}, not an object", file=file, record=record)
     value = item.get(field)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         what = "is missing" if value is None else "is empty or no text"
         raise DataError(
             what, file=file, record=record, field=field, remedy="mend or delete the record"
         )
+    problem = text_problem(value)
+    if problem:
+        raise DataError(
+            problem, file=file, record=record, field=field, remedy="write the text again as UTF-8"
+        )
     return " ".join(value.split())
+
+
+def image_of(source: Source, item: Any, file: Path, record: object) -> str:
+    """The field ``image``: a path that stays within the source's ``image_root``.
+
+    Raises:
+        DataError: it is missing or no text, or leads out of the root and the source does not accept
+            that (``allow_outside``).
+    """
+    name = text_of(item, "image", file, record)
+    try:
+        image_path(source.image_root, name, allow_outside=source.allow_outside)
+    except DataError as error:
+        raise DataError(
+            error.message, file=file, record=record, field="image", remedy=error.remedy
+        ) from None
+    return name
 
 
 def as_paths(value: str | Path | list[str | Path]) -> list[Path]:

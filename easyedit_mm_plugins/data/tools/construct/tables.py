@@ -10,7 +10,8 @@ from typing import Any
 
 from ....core.errors import ConfigError, DataError
 from ....core.files import read_json
-from .sources import QA, ImageGroup, Source, as_paths, group_pairs, guess_types, text_of
+from ...record_files import read_list
+from .sources import QA, ImageGroup, Source, as_paths, group_pairs, guess_types, image_of, text_of
 
 
 class EVQASource(Source):
@@ -19,12 +20,20 @@ class EVQASource(Source):
     Args:
         files: ``vqa_train.json``, ``vqa_eval.json``.
         images: the folder that holds ``val2014/``.
+        allow_outside: accept image paths that lead out of ``images``.
     """
 
     name = "e-vqa"
 
-    def __init__(self, files: str | Path | list[str | Path], images: str | Path) -> None:
+    def __init__(
+        self,
+        files: str | Path | list[str | Path],
+        images: str | Path,
+        *,
+        allow_outside: bool = False,
+    ) -> None:
         self.files, self.image_root = as_paths(files), Path(images)
+        self.allow_outside = allow_outside
 
     def describe(self) -> dict[str, Any]:
         return {"source": self.name, "files": [path.name for path in self.files]}
@@ -34,12 +43,9 @@ class EVQASource(Source):
 
     def _items(self) -> Iterator[tuple[str, QA]]:
         for path in self.files:
-            content = read_json(path)
-            if not isinstance(content, list):
-                raise DataError("is not a list of records", file=path)
-            for number, item in enumerate(content):
-                texts = [text_of(item, f, path, number) for f in ("src", "alt", "image")]
-                question, answer, image = texts
+            for number, item in enumerate(read_list(path)):
+                question, answer = (text_of(item, f, path, number) for f in ("src", "alt"))
+                image = image_of(self, item, path, number)
                 kinds = guess_types(question, answer)
                 rephrase = item.get("rephrase")
                 again = rephrase if isinstance(rephrase, str) and rephrase.strip() else None
@@ -85,14 +91,19 @@ class TableSource(Source):
     Args:
         files: ``.csv`` (with a header), ``.tsv``, ``.jsonl`` or ``.json`` (a list).
         images: the folder that image paths are relative to; by default the first file's.
+        allow_outside: accept image paths that lead out of that folder.
     """
 
     name = "table"
 
     def __init__(
-        self, files: str | Path | list[str | Path], images: str | Path | None = None
+        self,
+        files: str | Path | list[str | Path],
+        images: str | Path | None = None,
+        *,
+        allow_outside: bool = False,
     ) -> None:
-        self.files = as_paths(files)
+        self.files, self.allow_outside = as_paths(files), allow_outside
         self.image_root = Path(images) if images is not None else self.files[0].parent
 
     def describe(self) -> dict[str, Any]:
@@ -102,8 +113,8 @@ class TableSource(Source):
         items = []
         for path in self.files:
             for number, item in read_rows(path):
-                texts = [text_of(item, f, path, number) for f in ("image", "question", "answer")]
-                image, question, answer = texts
+                question, answer = (text_of(item, f, path, number) for f in ("question", "answer"))
+                image = image_of(self, item, path, number)
                 kinds = [
                     text_of(item, field, path, number) if item.get(field) else guessed
                     for field, guessed in zip(
@@ -113,7 +124,8 @@ class TableSource(Source):
                     )
                 ]
                 again = text_of(item, "rephrase", path, number) if item.get("rephrase") else None
-                name = str(item.get("id") or f"{path.stem}-{number}")
+                given = item.get("id") not in (None, "")
+                name = text_of(item, "id", path, number) if given else f"{path.stem}-{number}"
                 items.append((image, QA(name, question, answer, *kinds, rephrase=again)))
         if not items:
             raise DataError("has no rows", file=self.files[0])
@@ -128,16 +140,13 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
-        content = read_json(path)
-        if not isinstance(content, list):
-            raise DataError("is not a list of rows", file=path)
-        yield from ((f"{i}", item) for i, item in enumerate(content))
+        yield from ((f"{i}", item) for i, item in enumerate(read_list(path)))
         return
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError("does not exist", file=path, remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot be read as UTF-8 text: {error}", file=path) from error
     if path.suffix.lower() in (".csv", ".tsv"):
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","

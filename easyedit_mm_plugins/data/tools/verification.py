@@ -1,4 +1,4 @@
-"""The outcome of a verification, for people and programs."""
+"""What a verification of benchmark files found, for people and programs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..schema import Finding
 
 
 @dataclass
-class Report:
-    """The outcome of a verification.
+class Verification:
+    """What a verification of benchmark files found.
 
     Attributes:
         files: path -> {"kind", "records", "published"}.
-        images: counts of image files by what is the matter with them.
-        dropped: with ``fix``: file -> what was left out, as (record, reason).
+        images: number of image files by problem or oddity; also "files" (all) and "good".
+        dropped: with ``fix``: file -> the records left out, as (index, reason).
     """
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Report:
         return int(bool(self.errors or (strict and self.warnings)))
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The findings as plain values, with counts by level and check."""
         counts: dict[str, Counter[str]] = {"error": Counter(), "warning": Counter()}
         for finding in self.findings:
             counts[finding.level][finding.check] += 1

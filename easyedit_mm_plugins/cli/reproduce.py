@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, DType, Images, resumable
+from .options import Device, DType, Images, resumable
 
 
 def reproduce(
@@ -53,15 +53,3 @@ def reproduce(
     )
     with resumable():
         run(settings)
-
-
-def compare(context: typer.Context) -> None:
-    """Compare methods, in Hydra's language: method=[serac,mscke] backbone=scenes-llava.
-
-    Groups: method (one or several), backbone, data, eval, experiment; -m sweeps, --cfg job shows
-    the configuration, --hydra-help what else Hydra takes. See docs/experiments.md.
-    """
-    from .compare.run import compare as run
-
-    with resumable():
-        run(context.args)

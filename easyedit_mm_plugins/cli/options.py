@@ -16,12 +16,34 @@ from ..core.errors import ConfigError
 
 # Options of several commands.
 Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
+AllowOutside = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Accept image paths that lead out of the image folder."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+Backbones = Annotated[
+    list[str],
+    typer.Option(help="Base model: a name (see 'list backbones'), NAME=SOURCE or a model folder."),
+]
+OneBackbone = Annotated[str, typer.Option(help="Base model: a name or a model folder.")]
+TrainingData = Annotated[
+    str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
+]
+Log = Annotated[
+    list[str] | None, typer.Option(help="tensorboard or wandb; repeatable, off by default.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and say so.")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def be_quiet() -> None:
-    """Keep other packages' deprecation talk away from the results, in child processes too."""
+    """Keep other packages' deprecation talk away from the results, in child processes too.
+
+    What the terminal cannot show, such as half a surrogate pair, is printed as its escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     for category in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")

@@ -1,0 +1,50 @@
+"""The table of base models ("backbones")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from ..core.registry import Entry, EntryTable, resolve
+
+if TYPE_CHECKING:
+    from .base import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry(Entry):
+    """Everything that the project asks about a base model.
+
+    Attributes:
+        loader: a function, or ``"module:function"``, called as ``loader(source, device=...,
+            dtype=...)`` with further keywords of :func:`load_backbone`; ``source`` is a folder, a
+            hub id or ``None`` for the usual place.
+        family: its architecture, for people.
+        weights: where the usual weights come from; licence: under what terms.
+        embedded: its weights are shipped with this package.
+        easyedit: it is one of EasyEdit's own models, which its hparams files describe.
+        paper: the model of the papers that it is, if it has at least ``parameters`` parameters.
+    """
+
+    loader: Any
+    family: str = ""
+    weights: str = ""
+    licence: str = ""
+    embedded: bool = False
+    easyedit: bool = False
+    paper: str | None = None
+    parameters: float = 0.0
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> Self:
+        """An entry for another package's loader."""
+        return cls(name=name, loader=value) if callable(value) else super().of(name, value)
+
+    def load(self, source: Any = None, **options: Any) -> Backbone:
+        """The backbone; see :func:`load_backbone`."""
+        return resolve(self.loader)(source, **options)
+
+
+BACKBONES: EntryTable[BackboneEntry] = EntryTable(
+    "backbone", "easyedit_mm_plugins.backbones", BackboneEntry
+)

@@ -1,0 +1,43 @@
+"""``easyedit-mm ask``: one edit, and the answers before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, DType, OneBackbone
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="Picture that the edit is about.")],
+    question: Annotated[str, typer.Argument(help="The edit's question.")],
+    answer: Annotated[str, typer.Argument(help="Its new answer.")],
+    questions: Annotated[list[str] | None, typer.Argument(help="What to ask then.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A question without the picture; repeatable.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="See 'list methods'.")] = "mscke",
+    backbone: OneBackbone = "scenes-llava",
+    editor: Annotated[Path | None, typer.Option(help="Folder of a trained editor.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 8,
+    device: Device = "cpu",
+    dtype: DType = None,
+) -> None:
+    """Make one edit, ask questions, and show the answers before and after."""
+    from ..backbones import check_backbones, load_backbone
+    from ..core.console import CONSOLE
+    from ..data import Question, open_image
+    from ..methods import METHODS, make_editor
+    from .before_after import answer_table, ask_around
+
+    METHODS.check(method)
+    check_backbones(backbone)
+    open_image(image)
+    edit = Question(question, image, answer)
+    asked = [edit, *(Question(q, image) for q in questions or [])]
+    asked += [Question(q) for q in text or []]
+    loaded = load_backbone(backbone, device=device, dtype=dtype)
+    made = make_editor(method, loaded, folder=editor)
+    CONSOLE.print(answer_table(edit, ask_around(made, edit, asked, max_new_tokens)))

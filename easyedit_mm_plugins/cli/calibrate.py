@@ -1,0 +1,89 @@
+"""``easyedit-mm calibrate``: a threshold for DualEdit's gate from held-out training edits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import CheckpointError, ConfigError
+from .options import Device, DType, Images, OneBackbone, TrainingData
+
+
+def calibrate(
+    backbone: OneBackbone,
+    editor: Annotated[
+        Path | None, typer.Option(help="Trained DualEdit; by default the shipped one.")
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="prompt-end, learned or released; by default the editor's.")
+    ] = None,
+    data: TrainingData = "scenes",
+    images: Images = None,
+    held_out: Annotated[
+        int, typer.Option(min=2, help="So many records, the last ones, decide.")
+    ] = 300,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="Edits at once; by default 1, learned 100.")
+    ] = None,
+    max_leak: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each kind of locality question that may pass, by default 1/200."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
+) -> None:
+    """Choose DualEdit's gate threshold on training edits that training did not see."""
+    from ..backbones import check_backbones, load_backbone
+    from ..core.console import CONSOLE
+    from ..data import load_records
+    from ..methods import shipped_editor
+    from ..methods.dualedit import DualEdit
+    from ..methods.dualedit.calibration import calibrate as measure
+    from ..methods.factory import editor_folder
+
+    if max_leak is not None and not 0 <= max_leak <= 1:
+        raise ConfigError(f"max_leak is {max_leak}, but is a share, from 0 to 1")
+    check_backbones(backbone)
+
+    base = load_backbone(backbone, device=device, dtype=dtype)
+    folder = editor_folder(editor) if editor else shipped_editor("dualedit", base)
+    if folder is None:
+        raise CheckpointError(
+            f"no trained DualEdit editor is shipped for {base.name}",
+            remedy="give its folder with --editor, or train one: easyedit-mm train",
+        )
+    loaded = DualEdit.from_pretrained(folder, base)
+    kind = gate or loaded.config.gate.kind
+    if kind == "off":
+        raise ConfigError("gate off has no threshold", remedy="calibrate another gate: --gate")
+    records = load_records(data, split="train", images=images).records[-held_out:]
+    subject = loaded.with_gate(kind)
+    many = (100 if kind == "learned" else 1) if memory is None else memory
+    others = min(many, len(records)) - 1
+    further = {} if max_leak is None else {"max_leak": max_leak}
+    found = measure(subject, records, others=others, **further)
+    CONSOLE.print(
+        f"{base.name}, gate {kind} at layer {subject.config.gate_layer}, {len(records)} held-out "
+        f"records, {min(many, len(records))} edits in memory",
+        markup=False,
+    )
+    for label, cosines in found.cosines.items():
+        opened = 100 * sum(c >= found.threshold for c in cosines) / len(cosines)
+        CONSOLE.print(f"  {label:<16} opens the gate {opened:6.2f} %", markup=False)
+    CONSOLE.print(
+        f"threshold {found.threshold:.3f} (was {subject.threshold:.3f}), balanced accuracy "
+        f"{100 * found.balanced_accuracy:.2f} %, ROC area {found.auc:.5f}",
+        markup=False,
+    )
+    if out is not None:
+        if kind == loaded.config.gate.kind:
+            loaded.threshold = round(found.threshold, 3)
+        else:
+            loaded.thresholds[kind] = round(found.threshold, 3)
+        loaded.save_pretrained(out, half=False)
+        CONSOLE.print(f"editor: {out}", markup=False)

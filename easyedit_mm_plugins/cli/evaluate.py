@@ -1,0 +1,93 @@
+"""``easyedit-mm evaluate``: methods on backbones and one data set, a grid of one run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Backbones,
+    Device,
+    DType,
+    Images,
+    Log,
+    SkipBad,
+    editor_folders,
+    resumable,
+    run_name,
+    show_run,
+)
+
+
+def evaluate(
+    method: Annotated[list[str], typer.Option(help="See 'list methods'; may be repeated.")],
+    backbone: Backbones = ["scenes-llava"],  # noqa: B006 - typer reads it, nobody changes it
+    data: Annotated[
+        str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
+    ] = "scenes",
+    images: Images = None,
+    protocol: Annotated[
+        str, typer.Option(help="generated, teacher-forced or released.")
+    ] = "generated",
+    suite: Annotated[
+        str | None, typer.Option(help="Metrics, fgvedit or evqa; by default what the data is for.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many records.")] = None,
+    extra: Annotated[bool, typer.Option("--extra", help="Also ask fg_extra's questions.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 32,
+    editor: Annotated[
+        list[str] | None, typer.Option(help="Trained editor: FOLDER, or METHOD=FOLDER.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run, below --runs.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    device: Device = "cpu",
+    dtype: DType = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto: spread a Hugging Face model over all GPUs.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    log: Log = None,
+) -> None:
+    """Measure methods on backbones; a stopped run goes on where it was.
+
+    Under torchrun or accelerate launch the processes share the cases.
+    """
+    from ..core.console import CONSOLE
+    from ..core.distributed import Ranks
+    from ..core.loggers import check_loggers, open_loggers
+    from ..evaluation import Protocol
+    from ..evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
+    from ..evaluation.metrics import suite_named
+    from ..evaluation.runner import run_grid
+
+    check_loggers(log or [])
+    if suite is not None:
+        suite_named(suite)
+    ranks = Ranks.here()
+    options = {"device": ranks.device(device), "dtype": dtype, "device_map": device_map}
+    bases = [BackboneSpec.parse(text, **options) for text in backbone]
+    folders = editor_folders(editor or [], method)
+    specs = {m: MethodSpec(m, folder=folder) for m, folder in folders.items()}
+    grid = Grid(
+        method,
+        bases,
+        [DataSpec(data, str(images) if images else None, suite, limit, extra, skip_bad)],
+        Protocol(protocol),
+        batch_size,
+        {base.label: specs for base in bases},
+        processes=0,
+        strict=True,
+    )
+    records = grid.load()[0]
+    path = runs / (name or run_name(method, [b.label for b in bases], records.name, protocol))
+    with resumable():
+        run = run_grid(grid, path, overwrite=overwrite)
+    if ranks.first:
+        rows = run.rows()
+        with open_loggers(log or [], run.path, config=run.config) as loggers:
+            loggers.log_rows(rows)
+        show_run(run, rows)
+        CONSOLE.print(f"written to {run.path}/", markup=False)

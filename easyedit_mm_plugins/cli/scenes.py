@@ -1,0 +1,26 @@
+"""``easyedit-mm scenes``: the scenes benchmark as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def scenes(
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("data/scenes"),
+    train: Annotated[int | None, typer.Option(min=2, help="Training records.")] = None,
+    test: Annotated[int | None, typer.Option(min=2, help="Test records.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+) -> None:
+    """Write the scenes benchmark: PNG images and records in the released FGVEdit schema."""
+    from ..core.console import CONSOLE
+    from ..scenes import records
+
+    n_train = records.N_TRAIN if train is None else train
+    n_test = records.N_TEST if test is None else test
+    with CONSOLE.status("drawing scenes ..."):
+        files = records.write_scenes(folder, n_train, n_test, seed)
+    for path in (files.train, files.test, files.images):
+        print(path)

@@ -1,0 +1,40 @@
+"""``easyedit-mm suggest-layers``: layers for DualEdit's adapters on a new backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, DType, Images, OneBackbone, TrainingData, resumable
+
+
+def suggest_layers(
+    backbone: OneBackbone,
+    data: TrainingData = "scenes",
+    images: Images = None,
+    records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
+    figure5: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder of figure 5, whose editors decide if it is there; by default "
+            "runs/dualedit-figure5."
+        ),
+    ] = None,
+    device: Device = "cpu",
+    dtype: DType = None,
+) -> None:
+    """Propose a text and a visual layer for DualEdit on a new backbone."""
+    from ..papers.suggest import suggest
+
+    with resumable():
+        suggest(
+            backbone,
+            data=data,
+            images=images,
+            count=records,
+            figure5=figure5,
+            device=device,
+            dtype=dtype,
+        )

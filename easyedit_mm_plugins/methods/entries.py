@@ -1,0 +1,82 @@
+"""The table of editing methods. A method is one folder and one entry in its ``__init__.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from ..core.registry import Entry, EntryTable, resolve
+
+if TYPE_CHECKING:
+    from .base import Editor
+    from .settings import HParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry(Entry):
+    """Everything that the project asks about a method; classes may be ``"module:class"``.
+
+    Attributes:
+        editor: the class that keeps the contract of ``methods/base.py``.
+        paper: where the method comes from.
+        ours: the method is this project's own and in no paper; tables say so.
+        easyedit: what EasyEdit calls it (``alg_name``); ``None``: EasyEdit is not told of it.
+        settings, training: the classes of its settings for editing and for training.
+        trainer: called as ``trainer(editor, train_records, val_records, settings, folder)``; has
+            ``run()`` and ``validate()``, and writes its best editor to ``best``, a folder.
+        trains: the class of the editor that the trainer trains; by default ``editor``.
+        trained: it answers nothing of use before it was trained; by default, it has a trainer.
+    """
+
+    editor: Any
+    paper: str = ""
+    ours: bool = False
+    easyedit: str | None = None
+    settings: Any = None
+    training: Any = None
+    trainer: Any = None
+    trains: Any = None
+    trained: bool | None = None
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> Self:
+        """An entry for another package's editor class."""
+        return cls(name=name, editor=value) if isinstance(value, type) else super().of(name, value)
+
+    @property
+    def editor_class(self) -> type[Editor]:
+        """The editor's class, imported."""
+        return resolve(self.editor)
+
+    @property
+    def trained_class(self) -> type[Editor]:
+        """The class of the editor that the trainer trains, imported."""
+        return resolve(self.trains or self.editor)
+
+    @property
+    def settings_class(self) -> type[HParams] | None:
+        """The class of its settings for editing, imported."""
+        return resolve(self.settings)
+
+    @property
+    def training_class(self) -> type[HParams] | None:
+        """The class of its settings for training, imported."""
+        return resolve(self.training)
+
+    @property
+    def trainer_class(self) -> Any:
+        """The trainer, imported."""
+        return resolve(self.trainer)
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether an untrained editor's answers mean nothing."""
+        return self.trainer is not None if self.trained is None else self.trained
+
+    @property
+    def alg(self) -> str:
+        """The name of its folder of hparams files, and ``alg_name`` in them."""
+        return self.easyedit or METHODS.key(self.name).upper()
+
+
+METHODS: EntryTable[MethodEntry] = EntryTable("method", "easyedit_mm_plugins.methods", MethodEntry)
