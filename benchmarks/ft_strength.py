@@ -24,7 +24,6 @@ from easyedit_mm_plugins.core.errors import BridgeError, CheckpointError
 from easyedit_mm_plugins.core.files import write_text
 from easyedit_mm_plugins.evaluation import CaseResult, Evaluation, evaluate
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
-from easyedit_mm_plugins.evaluation.grid import MethodSpec
 from easyedit_mm_plugins.methods.factory import make_editor
 from easyedit_mm_plugins.methods.ft import FTLLM, FTVisual
 from easyedit_mm_plugins.scenes.records import ensure_scenes
@@ -70,7 +69,7 @@ def measure(name: str, records: FGVEditDataset, factors: Sequence[float], path: 
             continue
         if factor is None:
             try:
-                editor = make_editor(MethodSpec(method), backbone)
+                editor = make_editor(method, backbone)
             except (BridgeError, CheckpointError) as error:
                 print(f"{method} left out: {error.message}")
                 continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from ..backbones.base import Backbone
-from ..core.errors import BridgeError
+from ..core.errors import BridgeError, CheckpointError
 from ..methods.base import Editor
 from ..methods.entries import METHODS, MethodEntry
-from ..methods.factory import editor_folder, editor_from_settings
+from ..methods.factory import editor_from_settings
 
 LOG = logging.getLogger(__name__)
 
@@ -63,8 +64,11 @@ def build_editor(entry: MethodEntry, hparams: Any, backbone: Backbone) -> Editor
 def check_archive(hparams: Any) -> None:
     """Raise :class:`CheckpointError`, before long work, if ``hparams.archive`` is no folder."""
     archive = getattr(hparams, "archive", None)
-    if archive:
-        editor_folder(archive)
+    if archive and not Path(archive).is_dir():
+        raise CheckpointError(
+            f"hparams.archive={archive} is not a folder",
+            remedy="give the folder that save_pretrained or MultimodalTrainer wrote, or null",
+        )
 
 
 def trainer_of(entry: MethodEntry) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def calibrate(
     out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
     device: Device = "cpu",
     dtype: DType = None,
-) -> None:
+) -> Any:  # the command line does not show it
     """Choose DualEdit's gate threshold on training edits that training did not see."""
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
@@ -87,3 +87,4 @@ def calibrate(
             loaded.thresholds[kind] = round(found.threshold, 3)
         loaded.save_pretrained(out, half=False)
         CONSOLE.print(f"editor: {out}", markup=False)
+    return found

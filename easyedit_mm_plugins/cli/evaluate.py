@@ -17,6 +17,7 @@ from .options import (
     editor_folders,
     resumable,
     run_name,
+    say_skipped,
     show_run,
 )
 
@@ -82,6 +83,8 @@ def evaluate(
         strict=True,
     )
     records = grid.load()[0]
+    if ranks.first:
+        say_skipped(records)
     path = runs / (name or run_name(method, [b.label for b in bases], records.name, protocol))
     with resumable():
         run = run_grid(grid, path, overwrite=overwrite)

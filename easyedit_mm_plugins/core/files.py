@@ -95,6 +95,16 @@ def read_json(path: str | Path, *, parse_int: Callable[[str], Any] | None = None
         ) from error
 
 
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """The hash of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def digest(value: Any) -> str:
     """A short stable hash of anything that JSON can hold."""
     text = json.dumps(value, sort_keys=True, default=str)

@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, UnknownNameError
+from .errors import UnknownNameError
+from .optional import need
 from .registry import did_you_mean
 from .secrets import redact_values
 
@@ -155,10 +156,9 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def _need(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ConfigError(
-            f"logging to {package} needs a package that is not installed: {error.name or package}",
-            remedy=f'pip install "easyedit-mm-plugins[{package}]", or leave out --log {package}',
-        ) from error
+    return need(
+        package,
+        f"logging to {package}",
+        package=f'"easyedit-mm-plugins[{package}]"',
+        otherwise=f", or leave out --log {package}",
+    )

@@ -1,4 +1,4 @@
-"""Packages that only the data tools need; a clear error where one is absent."""
+"""Packages that only some commands need, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from types import ModuleType
 
 from .errors import ConfigError
 
-_EXTRA = '"easyedit-mm-plugins[data]"'
 
-
-def need(module: str, purpose: str, *, package: str | None = None) -> ModuleType:
+def need(
+    module: str,
+    purpose: str,
+    *,
+    package: str = '"easyedit-mm-plugins[data]"',
+    otherwise: str = "",
+) -> ModuleType:
     """Import ``module``.
 
     Args:
-        package: its name to install it by, where the extra ``data`` does not bring it.
+        purpose: what needs it, for the error's message.
+        package: what ``pip install`` must be given to bring it.
+        otherwise: what else the user can do, for the remedy.
 
     Raises:
-        ConfigError: it is not installed; the message names the extra that brings it.
+        ConfigError: it is not installed; the remedy says how to install it.
     """
     try:
         return import_module(module)
@@ -25,5 +31,5 @@ def need(module: str, purpose: str, *, package: str | None = None) -> ModuleType
         missing = error.name or module
         raise ConfigError(
             f"{purpose} needs the package {missing}, which is not installed",
-            remedy=f"pip install {package or _EXTRA}",
+            remedy=f"pip install {package}{otherwise}",
         ) from error

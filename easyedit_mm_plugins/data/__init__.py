@@ -1,10 +1,9 @@
-"""Edit records: what is edited, what must follow, what must stay.
+"""Edit records: what is edited, what must follow from it, and what must stay.
 
-``records.py`` holds the types that everything else speaks, ``images.py`` opens what they point to,
-``fgvedit.py`` reads files in the released FGVEdit schema (and the scenes benchmark, which uses it),
-``evqa.py`` E-VQA and E-IC. ``loading.py`` brings images to a model, lazily; ``interop.py`` converts
-to and from ``datasets``. The tools behind ``easyedit-mm data`` are ``construct/`` (build a
-benchmark), ``fetch.py``, ``verify.py``, ``preview.py``, ``stats.py`` and ``card.py``.
+``records.py`` holds the types that all other modules use, ``images.py`` opens images,
+``fgvedit.py`` reads files in the schema of FGVEdit (also that of the scenes), ``evqa.py`` E-VQA and
+E-IC, ``schema.py`` says what a valid record is. ``tools/`` holds what ``easyedit-mm data`` runs:
+fetch, build, verify, preview, stats, card and push.
 """
 
 from .entries import DATASETS, DatasetEntry, Records, load_records

@@ -168,8 +168,8 @@ class Grid:
     batch_size: int = 32
     specs: dict[str, dict[str, MethodSpec]] = field(default_factory=dict)
     processes: int | None = None
-    strict: bool = False
     resolved: str | None = None
+    strict: bool = False
     _sets: list[Records] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
 from ..data import EditRecord, load_records
 from ..evaluation import run_files
+from ..evaluation.results import records_identity
 from . import ExperimentSettings
 from .plots import draw, write_csv
 from .run_folder import open_folder
@@ -183,7 +184,7 @@ def _run(
     from ..backbones import load_backbone
 
     records = load_records(settings.data, images=settings.images, limit=settings.limit or SAMPLES)
-    config = {"dataset": records.settings(), **config}
+    config = {"dataset": records_identity(records), **config}
     out = open_folder(settings, config, ("facts.json", *_pictures(settings.out)))
     path = out / "facts.json"
     found = read_json(path) if path.is_file() else {}

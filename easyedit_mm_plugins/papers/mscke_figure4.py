@@ -21,6 +21,7 @@ from ..core.errors import BridgeError, CheckpointError, UnknownNameError
 from ..core.files import atomic_path, read_json, write_json, write_text
 from ..data import EditRecord, Question, load_records
 from ..evaluation import run_files
+from ..evaluation.results import records_identity
 from . import ExperimentSettings
 from .run_folder import open_folder
 from .scope_study import ScoredCase, ScoreFile, Task, accuracy, visual_task
@@ -57,7 +58,7 @@ def run(settings: ExperimentSettings) -> None:
     from ..methods.factory import make_editor
 
     records = load_records(settings.data, images=settings.images, limit=settings.limit, extra=True)
-    config = {"dataset": records.settings(), "backbone": name}
+    config = {"dataset": records_identity(records), "backbone": name}
     out = open_folder(settings, config, ("scores.jsonl", "figure4.png", "figure4.csv"))
     scores = ScoreFile(out / "scores.jsonl")
     backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)

@@ -73,7 +73,7 @@ def run(settings: ExperimentSettings) -> None:
     records = load_records(
         settings.data, images=settings.images, limit=settings.limit or CASES, extra=True
     )
-    out = open_folder(settings, {"dataset": records.settings()}, ("costs.jsonl",))
+    out = open_folder(settings, {"dataset": records_identity(records)}, ("costs.jsonl",))
     path = out / "costs.jsonl"
     done, _ = jsonl.load(path)
     for name in names:

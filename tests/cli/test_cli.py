@@ -270,7 +270,7 @@ def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone
         code, _, err = run(*train, "--out", "p", "--set", change)
         assert code == 2 and message in err and loaded == []
     code, _, err = run(*train[:5], "--out", "p")
-    assert code == 2 and "no training file is shipped for mscke on tiny" in err
+    assert code == 2 and "no training settings are shipped for mscke on tiny" in err
 
 
 def test_list_prints_names_and_helps_with_wrong_ones(run):

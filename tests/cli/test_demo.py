@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from easyedit_mm_plugins.cli import demo
+from easyedit_mm_plugins.cli import demo_run as demo
 from easyedit_mm_plugins.cli.example_picture import draw_example
 from easyedit_mm_plugins.core import processes as parallel
 from easyedit_mm_plugins.core.errors import RunError

@@ -70,7 +70,7 @@ def test_a_missing_package_and_a_wrong_name_are_said_before_the_work(tmp_path, m
         raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
 
     importing(monkeypatch, absent)
-    missing = pytest.raises(ConfigError, match=r"wandb needs a package(.|\n)*plugins\[wandb\]")
+    missing = pytest.raises(ConfigError, match=r"wandb needs the package(.|\n)*plugins\[wandb\]")
     with missing, open_loggers(["wandb"], tmp_path):
         raise AssertionError("opened")
     wrong = pytest.raises(UnknownNameError, match="did you mean tensorboard")

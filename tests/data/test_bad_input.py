@@ -17,7 +17,7 @@ from easyedit_mm_plugins.core.errors import DataError
 from easyedit_mm_plugins.data import FGVEditDataset, check_images, open_image
 from easyedit_mm_plugins.data.evqa import EVQADataset
 from easyedit_mm_plugins.data.record_files import record_files
-from easyedit_mm_plugins.data.tools.construct.judge import file_digest, image_url
+from easyedit_mm_plugins.data.tools.construct.judge import image_digest, image_url
 from easyedit_mm_plugins.data.tools.construct.tables import EVQASource, TableSource
 from easyedit_mm_plugins.data.tools.pictures import look
 from easyedit_mm_plugins.data.tools.preview import write_preview
@@ -217,7 +217,7 @@ def test_names_that_no_file_can_have(tmp_path, name):
     path = tmp_path / name
     assert look(str(path)).problem.startswith("image cannot be read")
     assert str(path) in check_images([path]) and str(path) in check_images([path], decode=False)
-    for opening in (open_image, file_digest):
+    for opening in (open_image, image_digest):
         with pytest.raises(DataError):
             opening(path)
     with pytest.raises(DataError, match=r"cannot be read|does not exist"):

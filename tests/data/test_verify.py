@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.data import app
 from easyedit_mm_plugins.core.errors import ConfigError, DataError
+from easyedit_mm_plugins.core.registry import resolve
 from easyedit_mm_plugins.data import DATASETS, FGVEditDataset
 from easyedit_mm_plugins.data.tools.pictures import look, look_at_all
 from easyedit_mm_plugins.data.tools.verify import verify
@@ -225,7 +226,7 @@ def test_the_real_files_are_as_published(train, test, name):
     # What the files are known to hold: two edits twice in E-VQA's training, one in its test part.
     twice = [f for f in report.findings if f.check == "duplicate"]
     assert len(twice) == {"e-vqa": 3, "e-ic": 0}[name]
-    reader = DATASETS.get(name)
+    reader = resolve(DATASETS.get(name).reader)
     records = reader(SHARED / test, check="off", image_root=SHARED / "images")
     assert len(records) == report.files[str(SHARED / test)]["records"]
     assert records[0].image_rephrase and records[0].image_loc and not records[0].in_scope

@@ -179,20 +179,18 @@ def test_settings_that_a_method_does_not_have_are_its_failure(here):
 
 
 def test_another_version_of_a_method_is_refused(here):
-    from easyedit_mm_plugins.evaluation import worker
-
     run_grid(grid("oracle"), "r")
-    real = worker.make_editor
+    real = MethodSpec.make
 
     def other(spec, backbone, task):
-        editor = real(spec, backbone)
+        editor = real(spec, backbone, task)
         editor.describe = lambda: {"threshold": 0.7}
         return editor
 
     path = RunFolder.read("r").path / "cases.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "make_editor", other)
+        patch.setattr(MethodSpec, "make", other)
         with pytest.raises(RunError, match=r"threshold: None there, 0\.7 now"):
             run_grid(grid("oracle"), "r")
     changed = grid("oracle", protocol=Protocol(max_new_tokens=4))

@@ -10,7 +10,6 @@ import pytest
 from easyedit_mm_plugins.backbones import load_backbone
 from easyedit_mm_plugins.core.errors import BridgeError, CheckpointError
 from easyedit_mm_plugins.core.shipped import ASSETS
-from easyedit_mm_plugins.evaluation.grid import MethodSpec
 from easyedit_mm_plugins.methods import factory as editors
 from easyedit_mm_plugins.methods.mscke import MSCKETrainer
 from easyedit_mm_plugins.methods.mscke.classifier import ScopeClassifier
@@ -89,7 +88,7 @@ def test_table_2_names_what_is_not_shipped(files, tmp_path, monkeypatch):
 
 def test_answers_are_asked_once_and_are_those_of_the_model():
     backbone = load_backbone("scenes-llava")
-    editor = editors.make_editor(MethodSpec("mscke"), backbone)
+    editor = editors.make_editor("mscke", backbone)
     records = tiny_records(2)
     questions = [q for r in records for q in (*r.rephrase, *r.in_scope, *r.text_loc)]
     edits = [records[0].edit] * len(questions)
@@ -120,11 +119,10 @@ def test_table_3_moves_a_classifier_and_says_what_is_missing(files, tmp_path, mo
     shutil.copytree(source, asked.out / "trained/retrained/scope")
     make = editors.make_editor
 
-    def without_mend(spec, backbone):
-        if spec.name == "mscke-mend" and backbone.name == "scenes-minigpt4":
+    def without_mend(name, backbone):
+        if name == "mscke-mend" and backbone.name == "scenes-minigpt4":
             raise CheckpointError("no trained mscke-mend editor is here")
-        method = "mscke" if spec.name == "mscke-mend" else spec.name
-        return make(type(spec)(method), backbone)
+        return make("mscke" if name == "mscke-mend" else name, backbone)
 
     monkeypatch.setattr(editors, "make_editor", without_mend)
     run(asked)
@@ -174,7 +172,7 @@ def test_table_4_compares_the_parts_on_the_same_questions(files, tmp_path, monke
 
 def test_table_4_at_full_size_asks_what_can_be_waited_for(files, tmp_path, monkeypatch, capsys):
     def stand_in(dtype, device):
-        return editors.make_editor(MethodSpec("mscke"), load_backbone("scenes-llava"))
+        return editors.make_editor("mscke", load_backbone("scenes-llava"))
 
     monkeypatch.setattr(table4.full_size, "build_editor", stand_in)
     monkeypatch.setattr(table4, "FULL_ROUNDS", {1: 1, 32: 1})
@@ -209,10 +207,10 @@ def test_figure_4_draws_both_classifiers(files, tmp_path, monkeypatch):
     run = EXPERIMENTS.get("mscke-figure4")
     make = editors.make_editor
 
-    def without_easyedit(spec, backbone):
-        if spec.name == "serac":
+    def without_easyedit(name, backbone):
+        if name == "serac":
             raise BridgeError("EasyEdit is not installed")
-        return make(spec, backbone)
+        return make(name, backbone)
 
     with monkeypatch.context() as patch:
         patch.setattr(editors, "make_editor", without_easyedit)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from easyedit_mm_plugins import methods
 from easyedit_mm_plugins.data import FGVEditDataset
-from easyedit_mm_plugins.evaluation import worker
-from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, Grid
+from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
 from easyedit_mm_plugins.evaluation.runner import run_grid
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.captions import PROMPTS, caption_records
@@ -49,12 +47,13 @@ def test_the_small_models_know_all_words():
 
 
 def test_captions_take_the_editor_that_is_shipped_for_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(methods, "ASSETS", tmp_path)
+    monkeypatch.setattr(factory, "ASSETS", tmp_path)
     for name in ("dualedit-scenes-llava", "dualedit-scenes-llava-captions", "serac-scenes"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
 
     def found(method: str, backbone: str, task: str | None) -> str | None:
-        folder = methods.shipped_editor(method, backbone, task)
+        folder = factory.shipped_editor(method, backbone, task)
         return folder.name if folder else None
 
     assert found("dualedit", "scenes-llava", None) == "dualedit-scenes-llava"
@@ -67,13 +66,13 @@ def test_a_grid_asks_for_an_editor_of_each_task(files, tmp_path, monkeypatch):
     monkeypatch.setattr("easyedit_mm_plugins.scenes.records.ensure_scenes", lambda *_: files)
     backbone, asked = build_tiny("llava"), []
     backbone.name = "scenes-llava"
-    real = worker.make_editor
+    real = MethodSpec.make
 
     def make(spec, base, task):
         asked.append((spec.name, task))
         return real(spec, base, task)
 
-    monkeypatch.setattr(worker, "make_editor", make)
+    monkeypatch.setattr(MethodSpec, "make", make)
     monkeypatch.setattr(BackboneSpec, "load", lambda self: backbone)
     sets = [DataSpec(name, limit=2) for name in ("scenes-evqa", "scenes-eic", "scenes-fgvedit")]
     run = run_grid(Grid(["unedited"], [BackboneSpec("scenes-llava")], sets), tmp_path / "run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -139,12 +138,3 @@ def unpack(archive: str | Path, folder: str | Path) -> int:
     except OSError as error:
         raise disk_error(error, folder) from error
     return written
-
-
-def md5_of(path: str | Path) -> str:
-    """MD5 of a file: what the publishers of these archives give."""
-    total = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            total.update(piece)
-    return total.hexdigest()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import DataError
-from ...core.files import atomic_path
+from ...core.files import atomic_path, file_digest
 from ...core.optional import need
 from ...core.registry import Registry
-from .download import Progress, download, md5_of, unpack
+from .download import Progress, download, unpack
 
 SETS = Registry("data set to fetch")
 _OFFLINE = "EASYEDIT_MM_OFFLINE"
@@ -111,7 +111,7 @@ def _unpacking(folder: Path, remote: Remote) -> Path:
 
 
 def _intact(path: Path, remote: Remote) -> bool:
-    return remote.md5 is None or md5_of(path) == remote.md5
+    return remote.md5 is None or file_digest(path, "md5") == remote.md5
 
 
 def _get(
@@ -139,7 +139,7 @@ def _get(
             remedy=f"get {Path(remote.name).name} from {data.where} and put it there",
         )
     if not _intact(target, remote):
-        found = md5_of(target)
+        found = file_digest(target, "md5")
         target.unlink()
         raise DataError(
             f"has the MD5 {found}, published is {remote.md5}; the file was removed",

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from ...core.errors import DataError
-from ...core.hashing import sha256_of
+from ...core.files import file_digest
 from ..images import to_rgb
 
 HUGE_PIXELS = 40_000_000
@@ -42,7 +42,7 @@ def look(path: str, with_digest: bool = False) -> PictureReport:
     try:
         if not os.stat(path).st_size:
             return PictureReport(path, "image file is empty")
-        digest = sha256_of(path) if with_digest else None
+        digest = file_digest(path) if with_digest else None
     except FileNotFoundError:
         return PictureReport(path, "image not found")
     except OSError as error:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from easyedit_mm_plugins import backbones
-from easyedit_mm_plugins.cli import calibrate_job
+from easyedit_mm_plugins import backbones, data
+from easyedit_mm_plugins.cli.calibrate import calibrate as calibrate_command
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.data import EditRecord, Question, Records
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.papers import ExperimentSettings, dualedit_figures
+from easyedit_mm_plugins.papers import dualedit_figures as figures_module
+from easyedit_mm_plugins.papers import suggest as suggest_module
 from easyedit_mm_plugins.papers.layer_measurements import (
     answer_probe,
     attention_received,
@@ -43,10 +45,12 @@ def named(monkeypatch):
     def load(data, *, limit=None, **kwargs):
         return Records("tiny", records[:limit], [], Path("tiny.json"))
 
-    monkeypatch.setattr(jobs, "check_names", lambda *a: None)
-    monkeypatch.setattr(jobs, "load_records", load)
+    for module in (data, suggest_module, figures_module):
+        monkeypatch.setattr(module, "load_records", load)
     monkeypatch.setattr(backbones, "load_backbone", lambda name, **kw: backbone)
-    return backbone
+    backbones.BACKBONES.add(name="tiny", loader=lambda source=None, **kw: backbone)
+    yield backbone
+    backbones.BACKBONES.unregister("tiny")
 
 
 def test_prompt_tokens_by_modality(backbone):
@@ -172,18 +176,18 @@ def test_figures_leave_a_picture_their_data_and_a_table(named, tmp_path, number,
 def test_calibrate_sets_the_threshold_of_the_gate_asked_for(named, tmp_path, capsys):
     editor = tiny_dualedit(named)
     editor.save_pretrained(tmp_path / "e", half=False)
-    with pytest.raises(CheckpointError, match="no trained DualEdit editor"):
-        calibrate_job.calibrate_editor("tiny", editor=tmp_path / "none")
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        calibrate_command("tiny", editor=tmp_path / "none")
     with pytest.raises(ConfigError, match="no threshold"):
-        calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", gate="off")
+        calibrate_command("tiny", editor=tmp_path / "e", gate="off")
     with pytest.raises(ConfigError, match="max_leak is 2"):
-        calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", max_leak=2)
-    found = calibrate_job.calibrate_editor("tiny", editor=tmp_path / "e", out=tmp_path / "c")
+        calibrate_command("tiny", editor=tmp_path / "e", max_leak=2)
+    found = calibrate_command("tiny", editor=tmp_path / "e", out=tmp_path / "c")
     again = DualEdit.from_pretrained(tmp_path / "c", named)
     assert again.threshold == round(found.threshold, 3) != editor.threshold
     out = capsys.readouterr().out
     assert "12 held-out records, 1 edits in memory" in out and "ROC area" in out
-    other = calibrate_job.calibrate_editor(
+    other = calibrate_command(
         "tiny", editor=tmp_path / "c", gate="released", memory=5, out=tmp_path / "d"
     )
     kept = DualEdit.from_pretrained(tmp_path / "d", named)

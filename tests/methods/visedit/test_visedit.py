@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError
-from easyedit_mm_plugins.methods import load_editor
+from easyedit_mm_plugins.methods import METHODS, load_editor
 from easyedit_mm_plugins.methods.dualedit import AdapterConfig, DualEditConfig, GateConfig
 from easyedit_mm_plugins.methods.dualedit.adapters import InfluenceAdapter, pad_memory
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
 from easyedit_mm_plugins.methods.dualedit.losses import draw
+from easyedit_mm_plugins.methods.factory import editor_from_settings
 from easyedit_mm_plugins.methods.visedit import (
     VisEdit,
     VisEditHyperParams,
@@ -168,7 +169,10 @@ def test_settings_are_visedits_own(caplog):
     small = VisEditHyperParams(
         model_name="tiny", adapters=[AdapterConfig(0, "visual", "visedit", 16, 2)]
     )
-    assert type(VisEdit.from_hparams(small, build_tiny("llava"))) is VisEdit
+    made = editor_from_settings(
+        METHODS.get("visedit"), small, build_tiny("llava"), untrained="warn"
+    )
+    assert type(made) is VisEdit
     assert "no trained visedit editor is shipped" in caplog.text
 
 

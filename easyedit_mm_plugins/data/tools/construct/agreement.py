@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-SCOPES = ("in", "out", "none")
-
 
 def agreement(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Precision, recall and F1 of labels against the truth.

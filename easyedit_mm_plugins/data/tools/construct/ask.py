@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import prompts
 from .cache import AnswerCache, content_key
-from .judge import Judge, file_digest
+from .judge import Judge, image_digest
 
 
 class Asker:
@@ -67,7 +67,7 @@ class Asker:
         again: str,
         max_tokens: int,
     ) -> str | None:
-        digest = file_digest(image) if image is not None else None
+        digest = image_digest(image) if image is not None else None
         history: tuple[str, ...] = ()
         for _ in range(self.tries):
             turns = history

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ....core.errors import DataError
-from ....core.files import write_json, write_text
-from ....core.hashing import sha256_of
+from ....core.files import file_digest, write_json, write_text
 from .agreement import agreement
 from .ask import Asker
 from .cache import AnswerCache
@@ -173,7 +172,7 @@ def _write(
             "questions judged": len(result.labels),
             "images left out": result.dropped,
             "agreement": result.agreement,
-            "sha256": {name: sha256_of(folder / name) for name in names},
+            "sha256": {name: file_digest(folder / name) for name in names},
         },
     )
     result.folder = folder

@@ -10,7 +10,7 @@ from .answers import AnswerPool
 from .ask import Asker
 from .cache import AnswerCache
 from .case import BuildConfig
-from .judge import Judge, file_digest
+from .judge import Judge, image_digest
 from .prompts import rephrase_prompt, scope_prompt
 from .sources import ImageGroup, Source
 
@@ -49,7 +49,7 @@ def estimate(
         digest = None
         if len(asker.cache):
             try:
-                digest = file_digest(source.image_root / group.image)
+                digest = image_digest(source.image_root / group.image)
             except DataError:
                 continue  # such an image is left out by the build, too
         for pair in group.pairs[1:]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 import random
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from PIL import Image, ImageOps
 
 from ....core.errors import ConfigError, DataError, EasyEditMMError
+from ....core.files import file_digest
 from ....core.optional import need
 from ....core.secrets import hide, redact, redact_values
 from ...images import open_image
@@ -84,14 +84,14 @@ def image_url(path: Path, max_side: int) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file.
+def image_digest(path: Path) -> str:
+    """SHA-256 of an image file.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except (OSError, ValueError) as error:
         raise DataError(
             "image not found" if isinstance(error, FileNotFoundError) else str(error),

@@ -1,4 +1,4 @@
-"""Images are opened when needed, kept in bounded memory, by worker processes if asked."""
+"""E-VQA's records, and reading a file of FGVEdit's size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from easyedit_mm_plugins.core.errors import ConfigError, DataError
+from easyedit_mm_plugins.core.errors import DataError
+from easyedit_mm_plugins.core.registry import resolve
 from easyedit_mm_plugins.data import DATASETS, FGVEditDataset
-from easyedit_mm_plugins.data.evqa import EVQADataset
-from easyedit_mm_plugins.data.loading import PreparedRecords, TensorCache
+from easyedit_mm_plugins.data.evqa import EICDataset, EVQADataset
 
-from ..conftest import picture, tiny_image_processor
+from ..conftest import picture
 
 ROOT = Path(__file__).parents[2]
 ROW = {
@@ -34,11 +32,6 @@ ROW = {
 }
 
 
-def to_tensor(image):
-    array = np.asarray(image).copy()
-    return torch.from_numpy(array).permute(2, 0, 1).float() / 255
-
-
 @pytest.fixture
 def records(tmp_path):
     for i, name in enumerate("abr"):
@@ -54,7 +47,8 @@ def test_e_vqa_records(records, tmp_path):
     assert record.image_rephrase[0].image == tmp_path / "r.png"
     assert record.image_rephrase[0].text == ROW["src"]
     assert record.image_loc[0].answer == "two" and record.in_scope == record.out_scope == ()
-    assert DATASETS.get("E-VQA") is EVQADataset and issubclass(DATASETS.get("eic"), EVQADataset)
+    assert resolve(DATASETS.get("E-VQA").reader) is EVQADataset
+    assert resolve(DATASETS.get("eic").reader) is EICDataset
     with pytest.raises(DataError, match="both missing"):
         FGVEditDataset(tmp_path / "vqa.json")
 
@@ -73,55 +67,6 @@ def test_rephrased_images_may_lie_elsewhere(records, tmp_path):
     (tmp_path / "other" / "r.png").unlink()
     with pytest.raises(DataError, match="image not found"):
         EVQADataset(tmp_path / "vqa.json", config=Config())
-
-
-def test_the_cache_keeps_to_its_bound():
-    cache = TensorCache(max_bytes=1000)
-    for i in range(10):
-        cache.get(str(i), lambda: torch.zeros(100))  # 400 bytes each
-        assert cache.bytes <= 1000
-    assert len(cache) == 2 and cache.misses == 10
-    cache.get("8", lambda: 1 / 0)
-    cache.get("10", lambda: torch.zeros(100))
-    assert cache.hits == 1
-    cache.get("8", lambda: 1 / 0)  # used last, so it is still there
-    cache.get("large", lambda: torch.zeros(10_000))
-    assert len(cache) == 2
-    with pytest.raises(ConfigError):
-        TensorCache(-1)
-
-
-def test_pictures_are_prepared_when_asked_for_and_once(records):
-    opened = []
-
-    def prepare(image):
-        opened.append(image.size)
-        return to_tensor(image)
-
-    prepared = PreparedRecords(records, prepare)
-    assert opened == []
-    one = prepared[0]
-    assert set(one.images) == {"edit", "image_rephrase", "image_loc"} and len(opened) == 3
-    assert torch.equal(one.images["edit"], to_tensor(picture(0)))
-    for i in range(6):
-        assert prepared[i].record.case_id == str(i)
-    assert len(opened) == 3  # three files in all
-    nothing = PreparedRecords(records, prepare, cache_bytes=0)
-    assert nothing[0].images["edit"].shape == (3, 32, 32) and len(nothing.cache) == 0
-
-
-def test_a_hugging_face_processor_does_it_too(records):
-    image = PreparedRecords(records, tiny_image_processor())[0].images["edit"]
-    assert image.shape == (3, 32, 32) and image.min() < 0
-
-
-def test_worker_processes_give_the_same(records):
-    prepared = PreparedRecords(records, to_tensor, cache_bytes=1 << 20)
-    alone = [x for batch in prepared.loader(2) for x in batch]
-    by_workers = [x for batch in prepared.loader(2, workers=2) for x in batch]
-    assert [x.record for x in alone] == [x.record for x in by_workers] == list(records)
-    for a, b in zip(alone, by_workers, strict=True):
-        assert all(torch.equal(a.images[k], b.images[k]) for k in a.images)
 
 
 def test_loading_many_records_takes_seconds_and_megabytes(tmp_path):
