@@ -122,8 +122,11 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if not self._scanned:
             self._scanned = True
-            for point in entry_points(group=self.group) if self.group else ():
-                self._items.setdefault(self.key(point.name), point)
+            if self.group:
+                for room in ROOMS_WITH_ENTRIES:
+                    import_module(room)
+                for point in entry_points(group=self.group):
+                    self._items.setdefault(self.key(point.name), point)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +194,3 @@ class EntryTable(Registry[E]):
         """All entries in the order of tables; one that does not import raises what it raises."""
         entries = {entry.name: entry for entry in map(self.get, self.names())}
         return iter(sorted(entries.values(), key=lambda entry: (entry.order, entry.name)))
-
-    def _scan(self) -> None:
-        if not self._scanned:
-            for room in ROOMS_WITH_ENTRIES:
-                import_module(room)
-        super()._scan()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import UnknownNameError
-from ..core.registry import Entry, EntryTable, did_you_mean, resolve
+from ..core.registry import Entry, EntryTable, Registry, did_you_mean, resolve
 from .fgvedit import FGVEditDataset
 from .records import EditRecord
 
@@ -63,6 +63,8 @@ class DatasetEntry(Entry):
         return reader(path, limit, image_root=images, skip_bad=skip_bad, **further)
 
 
+# Where question-answer pairs come from that a benchmark is built of; data/tools/construct.
+SOURCES: Registry[Any] = Registry("source", "easyedit_mm_plugins.sources")
 DATASETS: EntryTable[DatasetEntry] = EntryTable(
     "data set", "easyedit_mm_plugins.datasets", DatasetEntry
 )

@@ -165,9 +165,7 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
     if not isinstance(name, str):
         return []
     if name not in BACKBONES and not Path(name).is_dir():
-        from .models import known_models
-
-        known = ", ".join(known_models())
+        known = ", ".join(BACKBONES.names())
         return [Missing("base model", f"model_name={name}", f"use one of: {known}")]
     from ..core.shipped import ASSETS
 

@@ -25,6 +25,7 @@ from ..core.console import CONSOLE
 from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
 from ..data import EditRecord, Question, load_records
+from ..evaluation.results import records_identity
 from . import EMBEDDED, ExperimentSettings, full_size, published
 from .cost import in_turns, profile, share, weight_bytes
 from .run_folder import open_folder

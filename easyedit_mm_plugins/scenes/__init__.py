@@ -1,6 +1,6 @@
 """Scenes: a procedural world whose edits, scopes and answers are known exactly."""
 
-from ..data.entries import DATASETS
+from ..data.entries import DATASETS, SOURCES
 
 DATASETS.add(
     name="scenes-fgvedit",
@@ -33,3 +33,4 @@ DATASETS.add(
     task="captions",
     source="embedded: captions of the scenes",
 )
+SOURCES.register("scenes", "easyedit_mm_plugins.scenes.source:ScenesSource")

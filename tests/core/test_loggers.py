@@ -44,7 +44,7 @@ def wandb(monkeypatch):
 def importing(monkeypatch, give):
     """What the loggers get for wandb; other packages look into ``sys.modules`` and stay as is."""
     monkeypatch.setattr(
-        "easyedit_mm_plugins.core.loggers.import_module",
+        "easyedit_mm_plugins.core.optional.import_module",
         lambda name: give() if name == "wandb" else import_module(name),
     )
 

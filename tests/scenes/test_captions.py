@@ -7,6 +7,7 @@ import pytest
 from easyedit_mm_plugins.data import FGVEditDataset
 from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
 from easyedit_mm_plugins.evaluation.runner import run_grid
+from easyedit_mm_plugins.methods import factory
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.captions import PROMPTS, caption_records
 from easyedit_mm_plugins.scenes.records import make_records, scenes_of, write_scenes

@@ -11,7 +11,7 @@ from ...backbones.base import Backbone
 from ...core.errors import ConfigError
 from ...core.registry import did_you_mean
 from ...core.shipped import HPARAMS
-from ...data import EditRecord, FGVEditDataset
+from ...data import EditRecord, FGVEditDataset, load_records
 from ..settings import ModelHParams
 from .retrieval import MINILM
 
@@ -65,17 +65,12 @@ def training_records(
     if not isinstance(source, (str, Path)):
         return list(source)[:corpus]
     if str(source) == "scenes":
-        from ...scenes.records import ensure_scenes
-
-        files = ensure_scenes()
-        source, images = files.train, files.images
-    else:
-        images = None
-        if not Path(source).is_file():
-            raise ConfigError(
-                f"IKE demonstrates with training records, and there is no file {source!r} "
-                f"(task_name of the hparams for {backbone.name})",
-                remedy="give records: IKE(backbone, train='train.json'); on the command line, "
-                "--editor ike=FOLDER with a folder that IKE.save_pretrained wrote",
-            )
-    return FGVEditDataset(source, corpus, image_root=images, check="off").records
+        return load_records("scenes", split="train", limit=corpus).records
+    if not Path(source).is_file():
+        raise ConfigError(
+            f"IKE demonstrates with training records, and there is no file {source!r} "
+            f"(task_name of the hparams for {backbone.name})",
+            remedy="give records: IKE(backbone, train='train.json'); on the command line, "
+            "--editor ike=FOLDER with a folder that IKE.save_pretrained wrote",
+        )
+    return FGVEditDataset(source, corpus, check="off").records

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ....core.errors import ConfigError, DataError
-from ....core.registry import Registry
 from ....core.text import text_problem
+from ...entries import SOURCES
 from ...images import image_path
-
-SOURCES = Registry("source", "easyedit_mm_plugins.sources")
 
 _NUMBERS = frozenset("zero one two three four five six seven eight nine ten".split())
 
@@ -179,6 +177,5 @@ for _name, _where in (
     ("e-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EVQASource"),
     ("easy-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EasyVQASource"),
     ("table", "easyedit_mm_plugins.data.tools.construct.tables:TableSource"),
-    ("scenes", "easyedit_mm_plugins.scenes.source:ScenesSource"),
 ):
     SOURCES.register(_name, _where)
