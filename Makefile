@@ -2,6 +2,7 @@
 # make test       all tests that need no GPU and no download
 # make lint       ruff
 # make bench      the benchmarks; prints ratios measured in one run
+# make golden     measure every method on the embedded backbones and compare the answers with the kept ones
 # make standing   every method on every embedded backbone and data set, and the report in docs/standing
 # make backbones  retrain the embedded backbones into runs/backbones
 # make editors    retrain the embedded editors into runs/editors
@@ -12,7 +13,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench standing backbones editors classifiers clean
+.PHONY: demo test lint bench golden standing backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -29,6 +30,12 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
+
+# Answers and routes of 100 cases of every method, and DualEdit's captions: tests/golden.
+golden: .venv/.installed
+	@$(BIN)/easyedit-mm compare experiment=golden
+	@$(BIN)/easyedit-mm compare experiment=golden-captions
+	@$(BIN)/python scripts/golden.py compare runs/golden runs/golden-captions
 
 # What is finished in runs/grid is kept.
 standing: .venv/.installed
