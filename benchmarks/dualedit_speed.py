@@ -28,13 +28,14 @@ import torch
 from torch import Tensor
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins.backbones.partial import capture
 from easyedit_mm_plugins.backbones.splice import Batch, answer_logits, hidden_states
 from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.methods.dualedit import DualEdit, DualEditTrainingHyperParams
 from easyedit_mm_plugins.methods.dualedit.adapters import pad_memory
+from easyedit_mm_plugins.methods.dualedit.edited_pass import Chosen, EditedPass
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
-from easyedit_mm_plugins.methods.dualedit.layers import Chosen, EditedPass, capture, decoder_of
 from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
 from easyedit_mm_plugins.recipes.dualedit import HPARAMS
 from easyedit_mm_plugins.scenes.records import ensure_scenes
@@ -43,7 +44,7 @@ from easyedit_mm_plugins.scenes.records import ensure_scenes
 def straightforward(editor: DualEdit, records: Sequence[EditRecord], hparams: object) -> Tensor:
     """The loss of eq. 5, sample by sample; backward has run."""
     backbone, config = editor.backbone, editor.config
-    lm, decoder = backbone.language_model, decoder_of(editor.backbone)
+    lm, decoder = backbone.language_model, editor.backbone.decoder
     by_kind: dict[str, list[Tensor]] = {}
 
     def logits(batch: Batch) -> Tensor:

@@ -14,9 +14,7 @@ tokens.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,9 +22,11 @@ from torch import Tensor, nn
 
 from ..core.errors import BackboneError, DataError
 from ..core.files import digest
-from ..data.images import open_image
 from ..data.records import ImageLike, Question
+from .image_cache import ImageCache
 from .splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
+
+CACHED_IMAGES = 2048
 
 
 class Backbone(ABC):
@@ -45,7 +45,6 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     language_model: nn.Module
-    cached_images: int = 2048
     takes_images: ClassVar[bool] = True  # a backbone of text alone says False
 
     def __init__(
@@ -62,8 +61,7 @@ class Backbone(ABC):
                 raise BackboneError(f"{label} {value!r} needs exactly one {{}}")
         self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
         self.template, self.text_template = template, text_template
-        self._features: OrderedDict[tuple, Tensor] = OrderedDict()
-        self._states: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._features, self._states = ImageCache(CACHED_IMAGES), ImageCache(CACHED_IMAGES)
 
     # What a subclass says ---------------------------------------------------------------------
 
@@ -91,16 +89,21 @@ class Backbone(ABC):
     # What follows from it ---------------------------------------------------------------------
 
     @property
-    def layers(self) -> nn.ModuleList:
-        """The decoder layers of the language model, found at run time.
+    def decoder(self) -> nn.Module:
+        """The part of the language model whose ``layers`` are its layers, found at run time.
 
         Raises:
             BackboneError: no list of layers was found.
         """
         for module in self.language_model.modules():
             if isinstance(getattr(module, "layers", None), nn.ModuleList):
-                return module.layers
+                return module
         raise BackboneError(f"{self.name}: no decoder layers found")
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers."""
+        return self.decoder.layers
 
     @property
     def embed(self) -> Callable[[Tensor], Tensor]:
@@ -162,48 +165,26 @@ class Backbone(ABC):
 
         Pictures given by path stay in a bounded cache, since the vision side is frozen.
         """
-        return self._cached(images, self._features, self.encode_pixels)
+        return self._features.through(images, lambda new: self.encode_pixels(self.pixels(new)))
 
     @torch.no_grad()
     def vision_states(self, images: Sequence[ImageLike]) -> Tensor:
         """What the connector reads [N, S, E], cached as :meth:`image_features` is."""
-        return self._cached(images, self._states, self.vision)
+        return self._states.through(images, lambda new: self.vision(self.pixels(new)))
 
-    def _cached(
-        self,
-        images: Sequence[ImageLike],
-        cache: OrderedDict[tuple, Tensor],
-        encode: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        keys = [self._key(image) for image in images]
-        missing = {k: image for k, image in zip(keys, images, strict=True) if k not in cache}
-        found = {k: cache[k] for k in keys if k in cache}
-        if missing:
-            encoded = encode(self.pixels(list(missing.values())))
-            found.update(zip(missing, encoded, strict=True))
-        for k in dict.fromkeys(keys):
-            if k[0] == "file":
-                cache[k] = found[k].clone() if k in missing else found[k]
-                cache.move_to_end(k)
-        while len(cache) > self.cached_images:
-            cache.popitem(last=False)
-        return torch.stack([found[k] for k in keys])
+    @property
+    def cached_images(self) -> int:
+        """Of how many pictures embeddings are kept, and of how many states."""
+        return self._features.limit
+
+    @cached_images.setter
+    def cached_images(self, value: int) -> None:
+        self._features.limit = self._states.limit = value
 
     def clear_cache(self) -> None:
         """Forget all cached image embeddings (after the model's weights were changed)."""
         self._features.clear()
         self._states.clear()
-
-    @staticmethod
-    def _key(image: ImageLike) -> tuple:
-        if isinstance(image, (str, Path)):
-            try:
-                stat = Path(image).stat()
-            except OSError:
-                open_image(image)  # raises the error that names the file
-                raise
-            return ("file", str(image), stat.st_mtime_ns, stat.st_size)
-        return ("object", id(image))
 
     def prompt(self, question: Question) -> str:
         """The question in its template."""

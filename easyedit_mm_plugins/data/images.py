@@ -102,6 +102,24 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def image_key(image: ImageLike) -> tuple[str, int, int] | int | None:
+    """What tells pictures apart: a file's path, time of change and size; another picture's ``id``.
+
+    Only a file's key says something after the picture is gone. ``None`` for no picture.
+
+    Raises:
+        DataError: the file does not exist.
+    """
+    if not isinstance(image, (str, Path)):
+        return None if image is None else id(image)
+    try:
+        stat = os.stat(image)
+    except OSError:
+        open_image(image)  # raises the error that names the file
+        raise
+    return str(image), stat.st_mtime_ns, stat.st_size
+
+
 def image_problem(path: str | Path, *, decode: bool = True) -> str | None:
     """What is wrong with the image file at ``path``, or ``None`` if nothing is."""
     try:

@@ -1,4 +1,7 @@
-"""Tensors on disk: safetensors in fp16 or fp32, with errors that say what is wrong."""
+"""Editors on disk: their header (``config.json``), and tensors as safetensors in fp16 or fp32.
+
+Errors say what is wrong with which file.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .. import __version__
+from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, DataError
-from ..core.files import atomic_path, read_json
+from ..core.files import atomic_path, read_json, write_json
 
+FORMAT = 1
 AGAIN = "save the editor again, or fetch it again if it was downloaded"
 
 
@@ -76,7 +82,7 @@ def tied_names(module: nn.Module) -> list[str]:
     return again
 
 
-def read_config(path: str | Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_config(path: str | Path, needed: Collection[str] = ()) -> dict[str, Any]:
     """The JSON object in ``path``.
 
     Raises:
@@ -89,3 +95,59 @@ def read_config(path: str | Path, needed: tuple[str, ...] = ()) -> dict[str, Any
     if not isinstance(config, dict) or any(key not in config for key in needed):
         raise CheckpointError(f"{path} lacks one of {', '.join(needed)}", remedy=AGAIN)
     return config
+
+
+def write_header(
+    folder: str | Path, method: str, backbone: Backbone | None = None, **settings: Any
+) -> None:
+    """Write an editor's ``config.json`` into ``folder``; do so last, it makes the folder an editor.
+
+    Args:
+        method: its registered name.
+        backbone: the one it was trained for; ``None`` if it fits any.
+        settings: what the method needs to build the editor again.
+    """
+    header: dict[str, Any] = {"format": FORMAT, "method": method, "version": __version__}
+    if backbone is not None:
+        header["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint()}
+    write_json(Path(folder) / "config.json", header | settings)
+
+
+def read_header(
+    folder: str | Path,
+    method: str,
+    backbone: Backbone | None = None,
+    needed: Collection[str] = (),
+) -> dict[str, Any]:
+    """The ``config.json`` of an editor of ``method`` for ``backbone``; arguments as they were
+    written, see :func:`write_header`.
+
+    Raises:
+        CheckpointError: it is missing or damaged, lacks a setting of ``needed``, or belongs to
+            another method, format or backbone; the message names both.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
+    always = ("method",) if backbone is None else ("method", "backbone")
+    header = read_config(folder / "config.json", (*always, *needed))
+    if header["method"] != method:
+        raise CheckpointError(
+            f"{folder} holds a {header['method']} editor, not {method}",
+            remedy=f"load it as {header['method']}",
+        )
+    if header.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {header['format']}, this version reads {FORMAT}",
+            remedy=f"install version {header.get('version')}, or train again",
+        )
+    if backbone is None:
+        return header
+    trained = header["backbone"] if isinstance(header["backbone"], dict) else {}
+    if trained.get("fingerprint") != backbone.fingerprint():
+        raise CheckpointError(
+            f"{folder} was trained for backbone {trained.get('name')} "
+            f"({trained.get('fingerprint')}), this is {backbone.name} ({backbone.fingerprint()})",
+            remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
+        )
+    return header

@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from ..backbones.base import Backbone
 from ..backbones.splice import answer_logits
 from ..core.errors import ConfigError
 from ..core.registry import did_you_mean
+from ..data.images import image_key
 from ..data.records import Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
 from .row_hooks import Delta, Full, LowRank, applied
@@ -101,8 +101,7 @@ def changed_rows(
     first: list[int] = []  # one question for each picture under a change
     which = []
     for i in pictured:
-        image = questions[i].image
-        key = (image if isinstance(image, (str, Path)) else id(image), id(deltas[i]))
+        key = (image_key(questions[i].image), id(deltas[i]))
         if key not in places:
             places[key] = len(first)
             first.append(i)

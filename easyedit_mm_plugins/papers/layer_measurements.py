@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import Backbone
+from ..backbones.partial import capture, starting_above
 from ..backbones.splice import Batch, hidden_states
 from ..core.errors import BackboneError
 from ..data import EditRecord, Question
 from ..methods.dualedit.calibration import roc_area
-from ..methods.dualedit.layers import capture, decoder_of, starting_above
 
 TOKENS = ("visual", "text", "all")
 _AT_ONCE = 50  # questions per forward pass
@@ -78,7 +78,7 @@ def _by_modality(received: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 def _attentions(backbone: Backbone, batch: Batch) -> Sequence[Tensor]:
-    decoder = decoder_of(backbone)
+    decoder = backbone.decoder
     kwargs = {"inputs_embeds": batch.inputs_embeds, "attention_mask": batch.attention_mask}
     out = decoder(**kwargs, use_cache=False, output_attentions=True, return_dict=True)
     found = out.attentions
@@ -113,7 +113,7 @@ def noise_effects(
     The output is the distribution of the first answer token. Sigma is in units of the root mean
     square of layer 0's output, the same for all layers.
     """
-    decoder, lm = decoder_of(backbone), backbone.language_model
+    decoder, lm = backbone.decoder, backbone.language_model
     count = len(decoder.layers)
     effects = {(t, s): [0.0] * count for t in TOKENS for s in sigmas}
     generator = torch.Generator().manual_seed(seed)
@@ -187,7 +187,7 @@ def _read(
 ) -> dict[int, dict[str, Tensor]]:
     parts: dict[int, dict[str, list[Tensor]]] = {k: {} for k in layers}
     for batch in batches(questions, backbone):
-        with capture(decoder_of(backbone), layers) as outputs:
+        with capture(backbone.decoder, layers) as outputs:
             hidden_states(backbone.language_model, batch)
         rows = torch.arange(len(batch.prompt_end), device=batch.prompt_end.device)
         for layer in layers:
@@ -213,7 +213,7 @@ def answer_probe(
     states: dict[int, list[Tensor]] = {k: [] for k in layers}
     ids: list[int] = []
     for batch in batches([r.edit for r in records], backbone, with_answers=True):
-        with capture(decoder_of(backbone), layers) as outputs:
+        with capture(backbone.decoder, layers) as outputs:
             hidden_states(backbone.language_model, batch)
         for layer in layers:  # padded on the left: the last position is an answer's last token
             states[layer].append(outputs[layer][:, -1].float().cpu())

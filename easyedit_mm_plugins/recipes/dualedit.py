@@ -24,7 +24,6 @@ from ..data import EditRecord, FGVEditDataset
 from ..methods.dualedit.calibration import calibrate
 from ..methods.dualedit.config import DualEditTrainingHyperParams
 from ..methods.dualedit.model import DualEdit
-from ..methods.dualedit.storage import load_editor
 from ..methods.dualedit.training import MEMORY, DualEditTrainer
 from ..scenes.captions import caption_records
 from ..scenes.records import ensure_scenes
@@ -98,7 +97,7 @@ def refit_gate(
     """Fit the learned gate of the DualEdit editor in ``folder`` anew; it is written there."""
     hparams = hparams_for(Method(), backbone)
     torch.manual_seed(hparams.seed)  # the gate begins as in training
-    editor = load_editor(DualEdit, folder, backbone, fresh_gate=True)
+    editor = DualEdit.from_pretrained(folder, backbone, fresh_gate=True)
     DualEditTrainer(editor, data[0], data[1], hparams, folder / "run").fit_gate()
     set_thresholds(editor, data[1])
     editor.save_pretrained(folder)

@@ -9,24 +9,23 @@ Shapes: n positions of a row, D hidden size, a answer tokens.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from ...backbones.partial import capture, only_below, starting_above
 from ...backbones.splice import hidden_states
+from ...core.lru import LRU
 from ...data import Question
+from ...data.images import image_key
 from .gate import gate_input
-from .layers import capture, decoder_of, only_below, starting_above
 from .model import DualEdit
-from .packing import can_share, pack
+from .packing import QuestionStates, can_share, pack
 
 
-class Asked(NamedTuple):
+class KeyedQuestion(NamedTuple):
     """A training question: which record of the batch it belongs to, its kind, and itself.
 
     ``key`` names it for good: same key, same question.
@@ -38,38 +37,8 @@ class Asked(NamedTuple):
     key: Hashable
 
 
-@dataclass
-class Frozen:
-    """One question in the base model.
-
-    Attributes:
-        hidden: ``[n, D]``, what the first edited layer gives out, unedited.
-        image: ``[n]``, true on image tokens.
-        answer: the ids of its answer, the row's last tokens.
-        gate: what the gate reads.
-        end: index of the prompt's last token.
-        states: for an edit ``[n, D]`` by adapter layer, what adapters take keys and values from.
-        logits: where they were needed ``[a, vocab]``, the base model's at the answer.
-    """
-
-    hidden: Tensor
-    image: Tensor
-    answer: list[int]
-    gate: Tensor
-    end: int
-    states: dict[int, Tensor] = field(default_factory=dict)
-    logits: Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        kept = [self.hidden, self.image, self.gate, *self.states.values()]
-        kept += [] if self.logits is None else [self.logits]
-        return sum(t.numel() * t.element_size() for t in kept)
-
-
 class FrozenStates:
-    """A cache of :class:`Frozen` by key, the longest unused pushed out first.
+    """A cache of :class:`QuestionStates` by key, the longest unused pushed out first.
 
     Args:
         editor: whose backbone and layers.
@@ -78,18 +47,17 @@ class FrozenStates:
     """
 
     def __init__(self, editor: DualEdit, limit: int, *, stop: bool = False) -> None:
-        self.editor, self.limit, self.used, self.stop = editor, limit, 0, stop
+        self.editor, self.stop = editor, stop
         self.plain = False  # what layers return; known after the first pass
-        self._kept: OrderedDict[Hashable, Frozen] = OrderedDict()
+        self.kept: LRU[QuestionStates] = LRU(limit, lambda row: row.size)
 
     @torch.no_grad()
-    def get(self, asked: Sequence[Asked]) -> list[Frozen]:
-        """One :class:`Frozen` a question; those not kept go through the lower layers together."""
-        found: dict[Hashable, Frozen] = {}
+    def get(self, asked: Sequence[KeyedQuestion]) -> list[QuestionStates]:
+        """The states of each question; those not kept go through the lower layers together."""
+        found: dict[Hashable, QuestionStates] = {}
         for a in asked:
-            if a.key in self._kept:
-                self._kept.move_to_end(a.key)
-                found[a.key] = self._kept[a.key]
+            if (kept := self.kept.get(a.key)) is not None:
+                found[a.key] = kept
         missing = {a.key: a for a in asked if a.key not in found}
         # An edit's states are needed at every adapter's layer, other questions' at the first.
         for edits in (True, False):
@@ -98,11 +66,11 @@ class FrozenStates:
                 rows = self._run([a.question for a in group], edits=edits)
                 for a, row in zip(group, rows, strict=True):
                     found[a.key] = row
-                    self._keep(a.key, row)
+                    self.kept.put(a.key, row)
         return [found[a.key] for a in asked]
 
     @torch.no_grad()
-    def complete(self, asked: Sequence[Asked], rows: Sequence[Frozen]) -> None:
+    def complete(self, asked: Sequence[KeyedQuestion], rows: Sequence[QuestionStates]) -> None:
         """Add the base model's logits to those of ``rows`` that have none."""
         lacking = {
             a.key: (a, row) for a, row in zip(asked, rows, strict=True) if row.logits is None
@@ -112,28 +80,27 @@ class FrozenStates:
         backbone, layer = self.editor.backbone, self.editor.config.first_layer
         groups = self.groups([a for a, _ in lacking.values()], [0] * len(lacking))
         packed = pack([row for _, row in lacking.values()], groups)
-        decoder, hidden = decoder_of(backbone), packed.batch.inputs_embeds
+        decoder, hidden = backbone.decoder, packed.batch.inputs_embeds
         with starting_above(decoder, layer, hidden, plain=self.plain):
             logits = packed.logits(backbone.language_model, decoder.layers[-1])
         for (key, (_, row)), own in zip(lacking.items(), logits, strict=True):
             row.logits = own.clone()
-            if key in self._kept:
-                self.used += own.numel() * own.element_size()
-        self._shrink()
+            if key in self.kept:
+                self.kept.put(key, row)  # it has grown
 
-    def groups(self, asked: Sequence[Asked], owners: Sequence[int]) -> list[Hashable]:
+    def groups(self, asked: Sequence[KeyedQuestion], owners: Sequence[int]) -> list[Hashable]:
         """For :func:`pack`: an owner's questions on one image; those without one go along."""
         if not can_share(self.editor.backbone.language_model):
             return list(range(len(asked)))
-        found = [(owner, picture_of(a)) for a, owner in zip(asked, owners, strict=True)]
+        found = [(o, image_key(a.question.image)) for a, o in zip(asked, owners, strict=True)]
         last = {owner: (owner, picture) for owner, picture in found if picture is not None}
         return [last.get(g[0], g) if g[1] is None else g for g in found]
 
-    def _run(self, questions: Sequence[Question], *, edits: bool) -> list[Frozen]:
+    def _run(self, questions: Sequence[Question], *, edits: bool) -> list[QuestionStates]:
         editor = self.editor
         backbone, config = editor.backbone, editor.config
         batch = backbone.batch(questions, with_answers=True, with_stop=self.stop)
-        decoder = decoder_of(backbone)
+        decoder = backbone.decoder
         edited = sorted({a.layer for a in config.adapters})
         top = (edited[-1] if edits else config.first_layer) + 1
         layers = [config.gate_layer, *(edited if edits else [config.first_layer])]
@@ -156,7 +123,7 @@ class FrozenStates:
             # Clones: a view of the batch would keep all of it alive.
             states = {k: outputs[k][i, sample].clone() for k in edited} if edits else {}
             rows.append(
-                Frozen(
+                QuestionStates(
                     outputs[config.first_layer][i, real].clone(),
                     batch.image_mask[i, real].clone(),
                     batch.answers[i],
@@ -166,20 +133,3 @@ class FrozenStates:
                 )
             )
         return rows
-
-    def _keep(self, key: Hashable, row: Frozen) -> None:
-        self._kept[key] = row
-        self.used += row.size
-        self._shrink()
-
-    def _shrink(self) -> None:
-        while self.used > self.limit and self._kept:
-            self.used -= self._kept.popitem(last=False)[1].size
-
-
-def picture_of(asked: Asked) -> Hashable:
-    """What tells images apart, ``None`` without one."""
-    image = asked.question.image
-    if image is None:
-        return None
-    return str(image) if isinstance(image, (str, Path)) else id(image)

@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...backbones.partial import starting_above
 from ...core.errors import TrainingError
 from ...data import EditRecord
 from .adapters import pad_memory
-from .frozen import Asked, Frozen, FrozenStates
-from .layers import Chosen, EditedPass, decoder_of, starting_above
+from .edited_pass import Chosen, EditedPass
+from .frozen import FrozenStates, KeyedQuestion
 from .model import DualEdit
-from .packing import pack
+from .packing import QuestionStates, pack
 
 REL = ("edit",)
 GEN = ("rephrase", "image_rephrase")
 LOC = ("image_loc", "text_loc")
 
 
-def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> list[Asked]:
+def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> list[KeyedQuestion]:
     """The edit and one question of each kind of appendix A that a record has.
 
     With ``rng`` questions are sampled, without it they are the first ones, as validation has it.
@@ -49,13 +50,15 @@ def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> lis
                     f"record {record.case_id}: a question of kind {kind} has no answer",
                     remedy="give it one, or leave the record out",
                 )
-            asked.append(Asked(index, kind, questions[which], (record.case_id, kind, which)))
+            asked.append(
+                KeyedQuestion(index, kind, questions[which], (record.case_id, kind, which))
+            )
     return asked
 
 
 def edited_logits(
-    editor: DualEdit, store: FrozenStates, asked: Sequence[Asked], *, gated: bool
-) -> tuple[list[Tensor | None], list[Frozen]]:
+    editor: DualEdit, store: FrozenStates, asked: Sequence[KeyedQuestion], *, gated: bool
+) -> tuple[list[Tensor | None], list[QuestionStates]]:
     """Logits ``[a, vocab]`` of the edited model at each question's answer, and the base's rows.
 
     Each row is edited by its own record's edit, and, with ``gated``, only where the gate is open;
@@ -88,12 +91,12 @@ def edited_logits(
 def _pass(
     editor: DualEdit,
     store: FrozenStates,
-    asked: Sequence[Asked],
-    rows: Sequence[Frozen],
-    edits: Mapping[int, Frozen],
+    asked: Sequence[KeyedQuestion],
+    rows: Sequence[QuestionStates],
+    edits: Mapping[int, QuestionStates],
 ) -> list[Tensor]:
     """Edited logits of ``rows``, each under its own record's edit."""
-    decoder, config = decoder_of(editor.backbone), editor.config
+    decoder, config = editor.backbone.decoder, editor.config
     packed = pack(rows, store.groups(asked, [a.record for a in asked]))
     owners = [asked[members[0][0]].record for members in packed.order]
     memory = []
@@ -130,7 +133,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 def losses(
-    editor: DualEdit, store: FrozenStates, asked: Sequence[Asked], *, gated: bool = False
+    editor: DualEdit, store: FrozenStates, asked: Sequence[KeyedQuestion], *, gated: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
     """By kind of question its term of appendix A, and how many of its rows come out right.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,17 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
+from ...backbones.partial import capture, only_below
 from ...backbones.splice import Batch, answer_logits, hidden_states
-from ...core.errors import ConfigError
+from ...core.errors import CheckpointError, ConfigError
 from ...data import Question
 from ..base import Answer, Editor, Forced, Visible
+from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
 from ..routed import Hit
+from ..settings import build
 from .adapters import new_adapter
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
+from .edited_pass import Chosen, EditedPass
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
-from .layers import Chosen, EditedPass, capture, decoder_of, only_below
 from .memory import DualMemory
-from .storage import load_editor, save_editor
 
 _AT_ONCE = 32  # edit samples per forward pass
 _NOTHING = Chosen(torch.empty(0, dtype=torch.long), [])  # every gate is shut
@@ -54,7 +56,7 @@ class DualEdit(Editor):
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
         learned = self.config.gate.kind == "learned"
         self.gate: LearnedGate | None = new_gate(backbone) if learned else None
-        self.decoder = decoder_of(backbone)  # looking for it takes a while
+        self.decoder = backbone.decoder  # looking for it takes a while
         self.memory = DualMemory(KEY if learned else backbone.hidden_size, backbone.device)
 
     @property
@@ -267,18 +269,50 @@ class DualEdit(Editor):
         return sha.hexdigest()[:16]
 
     def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write adapters, a learned gate and ``config.json``; see ``storage.py``."""
-        save_editor(self, Path(folder), half=half)
+        """Write ``adapters/``, ``gate/`` if one was learned, and ``config.json``, last.
+
+        Args:
+            folder: made if absent.
+            half: store weights as fp16 (they are used as fp32); ``False`` keeps every bit.
+        """
+        folder = Path(folder)
+        for part in ("adapters", "gate"):
+            module = getattr(self, part)
+            if module is not None:
+                save_tensors(folder / part / "model.safetensors", module.state_dict(), half=half)
+        config = asdict(self.config)
+        config["gate"]["threshold"] = self.threshold
+        write_header(folder, self.name, self.backbone, config=config, thresholds=self.thresholds)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
+    def from_pretrained(
+        cls, folder: str | Path, backbone: Backbone, *, fresh_gate: bool = False
+    ) -> Self:
         """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
+
+        Args:
+            fresh_gate: its gate is a learned one that has yet to be fitted, whatever it had.
 
         Raises:
             CheckpointError: something is missing or damaged, or the editor is for another
                 backbone; the message names both.
         """
-        return load_editor(cls, Path(folder), backbone)
+        folder = Path(folder)
+        saved = read_header(folder, cls.name, backbone, ["config"])
+        try:
+            config = build(DualEditConfig, saved["config"], "config")
+            if fresh_gate:
+                config = replace(config, gate=replace(config.gate, kind="learned"))
+            editor = cls(backbone, config)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
+        editor.thresholds = dict(saved.get("thresholds", {}))
+        load_tensors(editor.adapters, folder / "adapters" / "model.safetensors")
+        path = folder / "gate" / "model.safetensors"
+        if not fresh_gate and (path.is_file() or editor.gate is not None):
+            editor.gate = editor.gate or new_gate(backbone)
+            load_tensors(editor.gate, path)
+        return editor
 
     @classmethod
     def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:

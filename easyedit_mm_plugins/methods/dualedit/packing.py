@@ -1,4 +1,4 @@
-"""Frozen rows as a batch for the layers above the first edited one.
+"""Questions in the frozen base model, as a batch for the layers above the first edited one.
 
 Questions on one image begin with the same tokens, which a causal decoder gives the same states:
 they lie behind one copy of them, kept apart by a block-causal mask, each at the positions it would
@@ -10,19 +10,46 @@ Shapes: n positions of a question, T positions of a packed row, B packed rows, D
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ...backbones.partial import feed_forward_at
 from ...backbones.splice import Batch, answer_logits, answered_from
-from .layers import feed_forward_at
-
-if TYPE_CHECKING:
-    from .frozen import Frozen
 
 _BLOCK_MASKS = ("llama", "opt")  # decoders known to take a mask [B, 1, T, T]
+
+
+@dataclass
+class QuestionStates:
+    """One question in the base model.
+
+    Attributes:
+        hidden: ``[n, D]``, what the first edited layer gives out, unedited.
+        image: ``[n]``, true on image tokens.
+        answer: the ids of its answer, the row's last tokens.
+        gate: what the gate reads.
+        end: index of the prompt's last token.
+        states: for an edit ``[n, D]`` by adapter layer, what adapters take keys and values from.
+        logits: where they were needed ``[a, vocab]``, the base model's at the answer.
+    """
+
+    hidden: Tensor
+    image: Tensor
+    answer: list[int]
+    gate: Tensor
+    end: int
+    states: dict[int, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        kept = [self.hidden, self.image, self.gate, *self.states.values()]
+        kept += [] if self.logits is None else [self.logits]
+        return sum(t.nbytes for t in kept)
 
 
 class Packed(NamedTuple):
@@ -62,7 +89,7 @@ def can_share(lm: nn.Module) -> bool:
     return known and type(lm).__module__.startswith("transformers.")
 
 
-def pack(rows: Sequence[Frozen], groups: Sequence[Hashable]) -> Packed:
+def pack(rows: Sequence[QuestionStates], groups: Sequence[Hashable]) -> Packed:
     """``rows``, those of equal ``groups`` in one packed row; they share an image or have none."""
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
@@ -93,7 +120,7 @@ def pack(rows: Sequence[Frozen], groups: Sequence[Hashable]) -> Packed:
     return Packed(batch, mask, [row["order"] for row in laid])
 
 
-def _lay(rows: Sequence[Frozen], indices: Sequence[int]) -> dict:
+def _lay(rows: Sequence[QuestionStates], indices: Sequence[int]) -> dict:
     """One packed row: the shared prefix is block 0, questions are blocks 1, 2, ..."""
     pictured = [i for i in indices if rows[i].image.any()]
     order = pictured + [i for i in indices if i not in pictured]

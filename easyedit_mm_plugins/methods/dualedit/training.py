@@ -20,10 +20,11 @@ from ...data import EditRecord, Question
 from ..training import Trainer
 from .calibration import calibrate
 from .config import DualEditTrainingHyperParams
-from .frozen import Asked, Frozen, FrozenStates
+from .frozen import FrozenStates, KeyedQuestion
 from .gate import fit_gate
 from .losses import GEN, LOC, REL, draw, losses, total
 from .model import DualEdit
+from .packing import QuestionStates
 from .warm_start import start_at_answers
 
 LOG = logging.getLogger(__name__)
@@ -87,13 +88,13 @@ class DualEditTrainer(Trainer):
         LOG.info("gate fitted on %d records, loss %.4f", len(records), loss)
         self._set_threshold()
 
-    def _states(self, asked: Sequence[Asked]) -> list[Frozen]:
+    def _states(self, asked: Sequence[KeyedQuestion]) -> list[QuestionStates]:
         parts = range(0, len(asked), _AT_ONCE)
         return [row for i in parts for row in self.store.get(asked[i : i + _AT_ONCE])]
 
     def _gate_reads(self, kind: str, asked: Sequence[tuple[EditRecord, Question]]) -> Tensor:
         """For :func:`fit_gate`; the lower layers run once for it and for training."""
-        rows = self._states([Asked(0, kind, q, (r.case_id, kind, 0)) for r, q in asked])
+        rows = self._states([KeyedQuestion(0, kind, q, (r.case_id, kind, 0)) for r, q in asked])
         return torch.stack([row.gate for row in rows])
 
     def resume(self) -> bool:

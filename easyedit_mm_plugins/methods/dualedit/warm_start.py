@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...core.errors import ConfigError
 from .adapters import Adapter, ReleasedAdapter
 from .config import AdapterConfig
-from .frozen import Frozen
+from .packing import QuestionStates
 
 STEPS, BATCH, RATE = 500, 48, 4e-3
 _SIZE = 5.0  # root mean square of values
@@ -33,7 +33,7 @@ _QUERIES = 4  # image tokens of a sample that ask for its answer
 def start_at_answers(
     adapter: Adapter,
     config: AdapterConfig,
-    edits: Sequence[Frozen],
+    edits: Sequence[QuestionStates],
     *,
     steps: int = STEPS,
     seed: int = 0,
@@ -77,7 +77,7 @@ def start_at_answers(
 
 
 def wanted_tokens(
-    config: AdapterConfig, edit: Frozen, rng: random.Random
+    config: AdapterConfig, edit: QuestionStates, rng: random.Random
 ) -> tuple[list[int], list[int]]:
     """Places of an edit sample's queries, and the place of the token that each is to find."""
     if config.tokens == "visual":
@@ -88,7 +88,7 @@ def wanted_tokens(
     return [edit.end + i for i in range(len(wanted))], wanted
 
 
-def answer_places(edit: Frozen, layer: int) -> list[int]:
+def answer_places(edit: QuestionStates, layer: int) -> list[int]:
     """Where an edit sample has its answer's tokens, in their order.
 
     The one that ends the answer is not in the sample. The first text token, which is much the same
@@ -101,7 +101,10 @@ def answer_places(edit: Frozen, layer: int) -> list[int]:
 
 
 def attention_shares(
-    adapter: ReleasedAdapter, config: AdapterConfig, edits: Sequence[Frozen], rng: random.Random
+    adapter: ReleasedAdapter,
+    config: AdapterConfig,
+    edits: Sequence[QuestionStates],
+    rng: random.Random,
 ) -> Tensor:
     """The attention ``[n, H]`` that the queries of ``edits`` give to the tokens they want."""
     states = [e.states[config.layer].to(adapter.key.weight) for e in edits]
@@ -119,7 +122,9 @@ def attention_shares(
     return weights.gather(-1, wanted[:, None, None].expand(-1, adapter.heads, 1))[..., 0]
 
 
-def _set_values(adapter: ReleasedAdapter, layer: int, edits: Sequence[Frozen], seed: int) -> None:
+def _set_values(
+    adapter: ReleasedAdapter, layer: int, edits: Sequence[QuestionStates], seed: int
+) -> None:
     """Values of an answer's token are a code of it, of the first text one of the answer's end.
 
     The mean state of each token goes to its code, by the map under which what else varies in the

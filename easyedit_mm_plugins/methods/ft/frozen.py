@@ -1,18 +1,17 @@
 """What fine-tuning steps share: everything below the first weight that changes runs once.
 
-:class:`Language` is for changes in the decoder's last layers: the input of the first of them does
-not change from step to step, so it is kept and only the layers above run. :class:`Visual` is for
-changes in the connector: the vision tower's states are kept.
+:class:`DecoderEdits` is for changes in the decoder's last layers: the input of the first of them
+does not change from step to step, so it is kept and only the layers above run.
+:class:`ConnectorEdits` is for changes in the connector: the vision tower's states are kept.
 
 Shapes: B edits, T positions, D hidden size, n_i answer tokens of edit i.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...backbones.splice import Batch, Row, answer_logits, assemble
+from ...backbones.partial import capture, only_below, starting_above
+from ...backbones.splice import Batch, Row, answer_logits, assemble, hidden_states
 from ...data.records import Question
 from ..row_hooks import applied_apart
 
 
-class Frozen(ABC):
+class EditsOnFrozen(ABC):
     """The edits of one batch, ready to be run under changed weights again and again.
 
     Args:
@@ -73,51 +73,42 @@ class Frozen(ABC):
         """Go on with these edits only."""
 
 
-class Language(Frozen):
+class DecoderEdits(EditsOnFrozen):
     """For changes of decoder layers."""
 
     @torch.no_grad()
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.batch = self.backbone.batch(self.edits, with_answers=True, with_stop=self.with_stop)
-        self.layers = self.backbone.layers
-        self.first = min(int(name.split(".")[1]) for name in self.modules)
-        self.lm = upper_layers(self.backbone.language_model, self.layers, self.first)
-        self.hidden = self._input()
-
-    def _input(self) -> Tensor:
-        """The input [B, T, D] of the first changed layer."""
-        caught: list[Tensor] = []
-
-        def catch(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            caught.append(args[0] if args else kwargs["hidden_states"])
-            raise _Reached
-
-        hook = self.layers[self.first].register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            answer_logits(self.backbone.language_model, self.batch)
-        except _Reached:
-            pass
-        finally:
-            hook.remove()
-        return caught[0]
+        self.lm, self.decoder = self.backbone.language_model, self.backbone.decoder
+        # The last layer that no edit changes; -1: there is none.
+        self.below = min(int(name.split(".")[1]) for name in self.modules) - 1
+        if self.below >= 0:
+            below = only_below(self.decoder, self.below + 1)
+            with below, capture(self.decoder, [self.below]) as outputs:
+                hidden_states(self.lm, self.batch)
+            self.hidden, self.plain = outputs[self.below], outputs.plain
 
     @property
     def answers(self) -> list[list[int]]:
         return self.batch.answers
 
     def logits(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
-        apart = applied_apart(self.modules, weights)
-        with _given(self.layers[self.first], self.hidden), apart:
+        with ExitStack() as stack:
+            if self.below >= 0:
+                above = starting_above(self.decoder, self.below, self.hidden, plain=self.plain)
+                stack.enter_context(above)
+            stack.enter_context(applied_apart(self.modules, weights))
             return answer_logits(self.lm, self.batch)
 
     def keep(self, rows: Sequence[int]) -> None:
         self.edits = [self.edits[i] for i in rows]
-        self.hidden = self.hidden[rows]
+        if self.below >= 0:
+            self.hidden = self.hidden[rows]
         self.batch = _rows_of(self.batch, rows)
 
 
-class Visual(Frozen):
+class ConnectorEdits(EditsOnFrozen):
     """For changes of the connector."""
 
     @torch.no_grad()
@@ -149,48 +140,6 @@ class Visual(Frozen):
 def wide(values: Tensor) -> torch.dtype:
     """The dtype in which losses, changes and moments are kept: float32, or what is wider."""
     return torch.promote_types(values.dtype, torch.float32)
-
-
-class _Reached(Exception):
-    """No error: the layer that was wanted has been reached."""
-
-
-@contextmanager
-def _given(layer: nn.Module, hidden: Tensor) -> Iterator[None]:
-    """Inside the block ``layer`` gets ``hidden`` as its input, whatever it is called with."""
-
-    def put(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
-
-    hook = layer.register_forward_pre_hook(put, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def upper_layers(lm: nn.Module, layers: nn.ModuleList, first: int) -> nn.Module:
-    """``lm`` without its first layers: the very same modules, held by copies of their holders.
-
-    A model that replaced its ``forward`` (one spread over devices) runs them all again; the result
-    is the same.
-    """
-    path = next(name for name, module in lm.named_modules() if module is layers)
-    top = holder = _shallow(lm)
-    for part in path.split(".")[:-1]:
-        inner = _shallow(holder._modules[part])
-        holder._modules[part] = inner
-        holder = inner
-    holder._modules[path.rpartition(".")[2]] = nn.ModuleList(list(layers)[first:])
-    return top
-
-
-def _shallow(module: nn.Module) -> nn.Module:
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
 
 
 def _rows_of(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -15,7 +15,7 @@ from ...core.errors import ConfigError, DataError, TrainingError
 from ...data.records import Question
 from ..deltas import Delta, DeltaEditor, linear_modules
 from .config import FTConfig
-from .frozen import Frozen, Language, Visual
+from .frozen import ConnectorEdits, DecoderEdits, EditsOnFrozen
 from .tune import fine_tune
 
 LOG = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class FineTuning(DeltaEditor):
         """What is fine-tuned where nobody said."""
         raise NotImplementedError
 
-    def prepare(self, edits: Sequence[Question]) -> Frozen:
+    def prepare(self, edits: Sequence[Question]) -> EditsOnFrozen:
         """``edits`` on the part of the model that does not change."""
         raise NotImplementedError
 
@@ -134,9 +134,9 @@ class FTLLM(FineTuning):
         every = self.backbone.linear_modules()
         return [name for name in every if name.startswith(last) and "attn" not in name]
 
-    def prepare(self, edits: Sequence[Question]) -> Frozen:
+    def prepare(self, edits: Sequence[Question]) -> EditsOnFrozen:
         """The layers below run once."""
-        return Language(self.backbone, self.modules, edits, self.config.with_stop)
+        return DecoderEdits(self.backbone, self.modules, edits, self.config.with_stop)
 
 
 class FTVisual(FineTuning):
@@ -166,9 +166,9 @@ class FTVisual(FineTuning):
                     remedy="edit text with ft-llm",
                 )
 
-    def prepare(self, edits: Sequence[Question]) -> Frozen:
+    def prepare(self, edits: Sequence[Question]) -> EditsOnFrozen:
         """The vision tower runs once; modules that it never reaches are left alone."""
-        return Visual(self.backbone, self._reached(edits[0]), edits, self.config.with_stop)
+        return ConnectorEdits(self.backbone, self._reached(edits[0]), edits, self.config.with_stop)
 
     def _reached(self, edit: Question) -> dict[str, nn.Linear]:
         """Those of the modules that take part in embedding an image: EasyEdit's Q-Former has a

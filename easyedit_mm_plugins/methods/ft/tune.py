@@ -17,12 +17,12 @@ from ...core.errors import TrainingError
 from ...data.records import Question
 from ..deltas import Delta, Full
 from .config import FTConfig
-from .frozen import Frozen, wide
+from .frozen import EditsOnFrozen, wide
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch.optim's defaults, which KEBench takes
 
 
-def fine_tune(frozen: Frozen, config: FTConfig, start: int = 0) -> list[Delta]:
+def fine_tune(frozen: EditsOnFrozen, config: FTConfig, start: int = 0) -> list[Delta]:
     """The change that each edit of ``frozen`` learns.
 
     Args:

@@ -13,15 +13,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from ... import __version__
 from ...backbones.base import Backbone
 from ...backbones.splice import Row, answer_logits, assemble
-from ...core.errors import CheckpointError, ConfigError, DataError
-from ...core.files import write_json
+from ...core.errors import ConfigError, DataError
 from ...data import EditRecord, Question
 from ...host import easyedit as host
 from ..base import Answer, Editor, Forced, Visible
-from ..checkpoint import read_config
+from ..checkpoint import read_header, write_header
 from ..settings import build
 from .config import IKEHyperParams, shipped_hparams, training_records
 from .retrieval import CACHE, Demonstrations, SentenceEncoder
@@ -231,10 +229,7 @@ class IKE(Editor):
                 "IKE's training records have no name to save", remedy="give train a file's path"
             )
         kept = {"hparams": self.hparams.to_dict(), "train": str(self.source)}
-        write_json(
-            Path(folder) / "config.json",
-            {"method": self.name, "version": __version__, **kept, "corpus": self.corpus},
-        )
+        write_header(folder, self.name, **kept, corpus=self.corpus)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -243,12 +238,7 @@ class IKE(Editor):
         Raises:
             CheckpointError: the file is missing or malformed.
         """
-        config = read_config(Path(folder) / "config.json", ("method", "hparams", "train", "corpus"))
-        if config["method"] != cls.name:
-            raise CheckpointError(
-                f"{folder} holds a {config['method']} editor, not {cls.name}",
-                remedy=f"load it as {config['method']}",
-            )
+        config = read_header(folder, cls.name, needed=("hparams", "train", "corpus"))
         where = str(Path(folder) / "config.json")
         hparams = build(IKEHyperParams, config["hparams"], where)
         return cls(backbone, config["train"], hparams=hparams, corpus=config["corpus"])

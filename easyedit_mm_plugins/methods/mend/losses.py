@@ -22,7 +22,7 @@ from ...backbones.splice import answer_logits
 from ...core.errors import TrainingError
 from ...data.records import Question
 from ..deltas import Delta, applied, changed_rows
-from ..mscke.losses import INSIDE, Asked, Drawn
+from ..mscke.losses import INSIDE, BatchQuery, Drawn
 from .model import Mend
 
 
@@ -80,7 +80,7 @@ def mend_total(losses: Mapping[str, Tensor], hparams: Any) -> Tensor:
     return sum(kind_weight(kind, hparams) * loss for kind, loss in losses.items())
 
 
-def check_answers(asked: Sequence[Asked]) -> None:
+def check_answers(asked: Sequence[BatchQuery]) -> None:
     """Raise :class:`TrainingError` for a question without an answer."""
     for a in asked:
         if not a.question.answer.strip():

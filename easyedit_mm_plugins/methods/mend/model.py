@@ -10,19 +10,16 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from ... import __version__
 from ...backbones.base import Backbone
 from ...core.errors import CheckpointError, ConfigError
-from ...core.files import write_json
 from ...data.records import Question
-from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
 from ..deltas import Delta, DeltaEditor, LowRank, linear_modules
 from ..settings import build
 from .config import MendConfig
 from .gradients import Factors, edit_gradients
 from .transform import GradientTransform, MendNetwork
 
-FORMAT = 1
 _AT_ONCE = 32  # edits per backward pass
 
 
@@ -105,17 +102,7 @@ class Mend(DeltaEditor):
         folder = Path(folder)
         state = self.network.halved() if half else self.network.state_dict()
         save_tensors(folder / "network" / "model.safetensors", state)
-        base = {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint()}
-        write_json(
-            folder / "config.json",
-            {
-                "format": FORMAT,
-                "method": "mend",
-                "version": __version__,
-                "backbone": base,
-                "config": asdict(self.config),
-            },
-        )
+        write_header(folder, "mend", self.backbone, config=asdict(self.config))
 
     @classmethod
     def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
@@ -138,27 +125,7 @@ class Mend(DeltaEditor):
                 backbone; the message names both.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
-        saved = read_config(folder / "config.json", ("format", "method", "backbone", "config"))
-        if saved["method"] != "mend":
-            raise CheckpointError(
-                f"{folder} holds a {saved['method']} editor, not mend",
-                remedy=f"load it as {saved['method']}",
-            )
-        if saved["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder} has format {saved['format']}, this version reads {FORMAT}",
-                remedy=f"install version {saved.get('version')}, or train again",
-            )
-        trained = saved["backbone"]
-        if trained.get("fingerprint") != backbone.fingerprint():
-            raise CheckpointError(
-                f"{folder} was trained for backbone {trained.get('name')} "
-                f"({trained.get('fingerprint')}), this is {backbone.name} "
-                f"({backbone.fingerprint()})",
-                remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
-            )
+        saved = read_header(folder, "mend", backbone, ["config"])
         try:
             editor = cls(backbone, build(MendConfig, saved["config"], "config"))
         except ConfigError as error:

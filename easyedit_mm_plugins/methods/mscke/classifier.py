@@ -10,16 +10,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ...backbones.image_cache import in_bytes
 from ...core.errors import CheckpointError
 from ...core.files import digest, write_json
 from ...data import ImageLike, Question
+from ...data.images import image_key
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from .config import ScopeConfig, build
 from .encoder import encoder_from_description, load_encoder
 from .encoding import Encoder
 from .fusion import FUSIONS
-from .image_cache import SeenPictures
 from .similarity import SIMILARITIES
+
+PICTURE_BYTES = 256 * 2**20
 
 
 def edit_text(edit: Question) -> str:
@@ -53,7 +56,7 @@ class ScopeClassifier(nn.Module):
         self.compare: nn.Module = SIMILARITIES.get(config.similarity)()
         # Stands in for the regions of an absent image (section 3.3: "image input to null").
         self.null = nn.Parameter(torch.randn(encoder.width) * 0.02)
-        self.seen = SeenPictures()
+        self.seen = in_bytes(PICTURE_BYTES)
         self.register_load_state_dict_post_hook(_forget_pictures)
 
     @property
@@ -202,7 +205,7 @@ def _distinct(images: Sequence[ImageLike]) -> tuple[list[ImageLike], list[int]]:
         if image is None:
             index.append(-1)
             continue
-        key = str(image) if isinstance(image, (str, Path)) else id(image)
+        key = image_key(image)
         if key not in places:
             places[key] = len(distinct)
             distinct.append(image)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...data import EditRecord, Question
+from ...data.images import image_key
 from .classifier import ScopeClassifier
 from .config import MSCKETrainingHyperParams
 from .counterfactual import SmallLM
@@ -20,7 +20,7 @@ INSIDE = ("edit", "rephrase", "image_rephrase", "in_scope")
 OUTSIDE = ("out_scope", "text_loc", "image_loc")
 
 
-class Asked(NamedTuple):
+class BatchQuery(NamedTuple):
     """A query of a batch: which record's edit it belongs to, its kind, and the question."""
 
     record: int
@@ -33,7 +33,7 @@ class Drawn:
     """A batch: the records' edits, and the queries drawn from them."""
 
     edits: list[Question]
-    queries: list[Asked]
+    queries: list[BatchQuery]
 
 
 def draw(
@@ -50,7 +50,7 @@ def draw(
             n = scope_questions if kind in ("in_scope", "out_scope") else 1
             n = min(n, len(questions))
             chosen = rng.sample(questions, n) if rng else questions[:n]
-            drawn.queries += [Asked(i, kind, q) for q in chosen]
+            drawn.queries += [BatchQuery(i, kind, q) for q in chosen]
     return drawn
 
 
@@ -77,8 +77,8 @@ def scope_losses(
         if at:
             losses[kind] = loss[at].mean()
             routed[kind] = [right[k] for k in at]
-    edited = [_key(e) for e in drawn.edits]
-    asked = [_key(a.question) for a in drawn.queries]
+    edited = [image_key(e.image) for e in drawn.edits]
+    asked = [image_key(a.question.image) for a in drawn.queries]
     other = torch.tensor(
         [
             [a.record != j and (key is None or key != e) for j, e in enumerate(edited)]
@@ -127,8 +127,3 @@ def counterfactual_total(losses: dict[str, Tensor], hparams: MSCKETrainingHyperP
         (hparams.iedit if kind == "in_scope" else hparams.cedit) * loss
         for kind, loss in losses.items()
     )
-
-
-def _key(question: Question) -> object:
-    image = question.image
-    return str(image) if isinstance(image, (str, Path)) else None if image is None else id(image)

@@ -8,20 +8,17 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from ... import __version__
 from ...backbones.base import Backbone
 from ...core.errors import CheckpointError, ConfigError
-from ...core.files import write_json
 from ...data import Question
 from ..base import Visible
-from ..checkpoint import AGAIN, read_config
+from ..checkpoint import AGAIN, read_header, write_header
 from ..routed import Hit, RoutedEditor
 from .classifier import ScopeClassifier
 from .config import CounterfactualConfig, ScopeConfig
 from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
 from .memory import EditMemory
 
-FORMAT = 1
 PARTS = ("scope", "counterfactual")
 
 
@@ -143,21 +140,9 @@ class MSCKE(RoutedEditor):
         for part in PARTS:
             if part not in parts:
                 getattr(self, part).save_pretrained(folder / part, half=half)
-        write_json(
-            folder / "config.json",
-            {
-                "format": FORMAT,
-                "method": self.name,
-                "version": __version__,
-                "backbone": {
-                    "name": self.backbone.name,
-                    "fingerprint": self.backbone.fingerprint(),
-                },
-                "threshold": self.threshold,
-                "counterfactual": self.counterfactual.kind,
-                **({"parts": parts} if parts else {}),
-            },
-        )
+        settings = {"threshold": self.threshold, "counterfactual": self.counterfactual.kind}
+        further = {"parts": parts} if parts else {}
+        write_header(folder, self.name, self.backbone, **settings, **further)
 
     @classmethod
     def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
@@ -183,30 +168,7 @@ class MSCKE(RoutedEditor):
                 backbone; the message names both.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is not a folder", remedy="check the editor's path")
-        needed = ("format", "method", "backbone", "threshold", "counterfactual")
-        config = read_config(folder / "config.json", needed)
-        if config["method"] != cls.name:
-            raise CheckpointError(
-                f"{folder} holds a {config['method']} editor, not {cls.name}",
-                remedy=f"load it as {config['method']}",
-            )
-        if config["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder} has format {config['format']} (written by version "
-                f"{config.get('version')}), this version reads {FORMAT}",
-                remedy="install the version that wrote it, or train again",
-            )
-        trained = config["backbone"]
-        if trained.get("fingerprint") != backbone.fingerprint():
-            raise CheckpointError(
-                f"{folder} was trained for backbone {trained.get('name')} "
-                f"({trained.get('fingerprint')}), this is {backbone.name} "
-                f"({backbone.fingerprint()})",
-                remedy=f"load backbone {trained.get('name')}, or train an editor for "
-                f"{backbone.name}",
-            )
+        config = read_header(folder, cls.name, backbone, ("threshold", "counterfactual"))
         at = part_folders(folder, config)
         scope = ScopeClassifier.from_pretrained(at["scope"]).to(backbone.device)
         kind = COUNTERFACTUALS.get(config["counterfactual"])

@@ -26,14 +26,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ... import __version__
 from ...backbones.base import Backbone
 from ...core.errors import BackboneError, CheckpointError, DataError
-from ...core.files import read_json, write_json
 from ...core.shipped import ASSETS
 from ...data.records import Question
 from ...host import easyedit as host
 from ..base import Visible
+from ..checkpoint import read_header, write_header
 from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual
 from ..routed import Hit, RoutedEditor
 
@@ -189,13 +188,8 @@ class SERAC(RoutedEditor):
         saved.save_pretrained(folder / "classifier")
         self.classifier.float()
         self.classifier_tok.save_pretrained(folder / "classifier")
-        config = {
-            "method": self.name,
-            "version": __version__,
-            "threshold": self.threshold,
-            "counterfactual": getattr(self.counterfactual, "kind", "small-lm"),
-        }
-        write_json(folder / "config.json", config)
+        kind = getattr(self.counterfactual, "kind", "small-lm")
+        write_header(folder, self.name, threshold=self.threshold, counterfactual=kind)
 
     @classmethod
     def from_pretrained(
@@ -219,8 +213,8 @@ class SERAC(RoutedEditor):
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         folder = Path(folder)
+        config = read_header(folder, cls.name, needed=("threshold", "counterfactual"))
         try:
-            config = read_json(folder / "config.json")
             if counterfactual is None:  # that of the MSCKE it was trained beside, or the shipped
                 beside = config.get("parts", {}).get("counterfactual")
                 shipped = ASSETS / f"mscke-{backbone.name}"

@@ -13,25 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...backbones.partial import starting_above
 from ...backbones.splice import Batch, hidden_states
 from ...core.errors import BackboneError
 from ..dualedit.adapters import InfluenceAdapter
-from ..dualedit.frozen import Asked, Frozen, FrozenStates
-from ..dualedit.layers import decoder_of, starting_above
+from ..dualedit.frozen import FrozenStates, KeyedQuestion
 from ..dualedit.losses import GEN, LOC, REL
+from ..dualedit.packing import QuestionStates
 from .model import VisEdit
 
 
 @torch.no_grad()
 def measured_influence(
-    editor: VisEdit, row: Frozen, places: Tensor, sigma: float, *, plain: bool, seed: int = 0
+    editor: VisEdit,
+    row: QuestionStates,
+    places: Tensor,
+    sigma: float,
+    *,
+    plain: bool,
+    seed: int = 0,
 ) -> Tensor:
     """What noise on each of ``places [m]`` changes at the prompt's end, ``[m]``, the largest 1.
 
     The token's input to the attention of every layer above the adapter's (the last left out)
     gets Gaussian noise; 1 minus the cosine of the decoder's outputs, over its largest value.
     """
-    decoder, lm = decoder_of(editor.backbone), editor.backbone.language_model
+    decoder, lm = editor.backbone.decoder, editor.backbone.language_model
     layer = editor.config.first_layer
     hidden = row.hidden[None, : row.end + 1].expand(len(places) + 1, -1, -1)
     ones = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
@@ -87,7 +94,7 @@ def _attention_inputs(
 def influence_losses(
     editor: VisEdit,
     store: FrozenStates,
-    asked: Sequence[Asked],
+    asked: Sequence[KeyedQuestion],
     targets: Mapping[int, tuple[Tensor, Tensor]],
 ) -> dict[str, Tensor]:
     """Terms of the influence's loss, by name, each a mean.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...data import EditRecord
 from ..dualedit import DualEditTrainer
-from ..dualedit.frozen import Asked
+from ..dualedit.frozen import KeyedQuestion
 from ..dualedit.losses import draw
 from .influence import influence_losses, measured_influence
 from .model import VisEdit, VisEditTrainingHyperParams
@@ -43,7 +43,7 @@ class VisEditTrainer(DualEditTrainer):
         return whole, info
 
     def _targets(
-        self, asked: Sequence[Asked], rng: random.Random
+        self, asked: Sequence[KeyedQuestion], rng: random.Random
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Measured influence on some edits of the batch."""
         hp, targets = self.hparams, {}

@@ -7,12 +7,12 @@ import itertools
 import pytest
 import torch
 
+from easyedit_mm_plugins.backbones.partial import capture
 from easyedit_mm_plugins.backbones.splice import answer_logits, hidden_states
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import AdapterConfig, DualEdit, GateConfig
 from easyedit_mm_plugins.methods.dualedit.gate import gate_position
-from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 
 from ...conftest import build_tiny, picture
 from ...support.dualedit_tiny import edit, mixed_questions, tiny_dualedit
@@ -42,7 +42,7 @@ def test_the_gate_is_the_cosine_of_the_prompts_last_tokens_eq_4(backbone):
         rows = []
         for q in questions:
             batch = backbone.batch([Question(q.text, q.image)])  # alone: nothing is padded
-            with torch.no_grad(), capture(decoder_of(backbone), [0]) as found:
+            with torch.no_grad(), capture(backbone.decoder, [0]) as found:
                 hidden_states(backbone.language_model, batch)
             rows.append(found[0][0, -1].double())
         states[name] = rows
@@ -112,7 +112,7 @@ def test_edited_tokens_are_the_adapters_output_and_no_others(backbone, form, tok
     question = edit(0, "top left")
     editor.add([question])
     batch = backbone.batch([question], with_answers=True)
-    decoder, lm = decoder_of(backbone), backbone.language_model
+    decoder, lm = backbone.decoder, backbone.language_model
     with torch.no_grad():
         with capture(decoder, [0]) as base:
             hidden_states(lm, batch)

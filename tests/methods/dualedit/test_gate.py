@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from easyedit_mm_plugins.backbones.partial import capture
 from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, TrainingError
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate, memory
 from easyedit_mm_plugins.methods.dualedit.gate import KEY, PARTS, fit_gate, gate_input
-from easyedit_mm_plugins.methods.dualedit.layers import capture, decoder_of
 from easyedit_mm_plugins.recipes import dualedit as train_scenes
 
 from ...conftest import build_tiny, picture
@@ -45,7 +45,7 @@ def gate_records(n: int = 12) -> list[EditRecord]:
 def test_it_reads_the_prompts_end_and_the_parts_of_the_image(side):
     backbone = build_tiny("llava")
     batch = backbone.batch(mixed_questions(), with_answers=True, padding_side=side)
-    with torch.no_grad(), capture(decoder_of(backbone), [0]) as found:
+    with torch.no_grad(), capture(backbone.decoder, [0]) as found:
         hidden_states(backbone.language_model, batch)
     read = gate_input("learned", found[0], batch)
     size = backbone.hidden_size
@@ -81,7 +81,7 @@ def test_a_batch_knows_where_images_and_prompts_end(side):
 
 def test_the_gate_runs_nothing_above_its_layer():
     editor = tiny_dualedit(kind="learned")
-    above = decoder_of(editor.backbone).layers[1].register_forward_hook(lambda *a: 1 / 0)
+    above = editor.backbone.decoder.layers[1].register_forward_hook(lambda *a: 1 / 0)
     assert editor.gate_keys([edit(0), edit(1)]).shape == (2, KEY)
     above.remove()
 

@@ -14,7 +14,6 @@ from easyedit_mm_plugins.cli.calibrate import calibrate as calibrate_command
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.data import EditRecord, Question, Records
 from easyedit_mm_plugins.methods.dualedit import DualEdit
-from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.papers import ExperimentSettings, dualedit_figures
 from easyedit_mm_plugins.papers import dualedit_figures as figures_module
 from easyedit_mm_plugins.papers import suggest as suggest_module
@@ -70,7 +69,7 @@ def test_attention_is_averaged_over_heads_and_the_positions_that_see_a_token(bac
         before = lm.config._attn_implementation
         lm.config._attn_implementation = "eager"
         with torch.no_grad():
-            out = decoder_of(backbone)(
+            out = backbone.decoder(
                 inputs_embeds=batch.inputs_embeds, output_attentions=True, use_cache=False
             )
         lm.config._attn_implementation = before

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from easyedit_mm_plugins.backbones.partial import feed_forward_at
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import packing
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
-from easyedit_mm_plugins.methods.dualedit.layers import decoder_of, feed_forward_at
 from easyedit_mm_plugins.methods.dualedit.losses import draw, edited_logits
 from easyedit_mm_plugins.methods.dualedit.packing import can_share, pack
 
@@ -75,7 +75,7 @@ def test_a_decoder_of_unknown_kind_gets_rows_apart(backbone):
 def test_the_last_layer_works_only_where_answers_are_read():
     backbone = build_tiny("llava")
     editor = tiny_dualedit(backbone)
-    layer = decoder_of(backbone).layers[-1]
+    layer = backbone.decoder.layers[-1]
     seen = []
     handle = layer.mlp.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
     store, asked = FrozenStates(editor, 2**24), draw(shared_records(2))

@@ -19,7 +19,6 @@ from easyedit_mm_plugins.methods.dualedit import (
 )
 from easyedit_mm_plugins.methods.dualedit.calibration import best_threshold, roc_area
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
-from easyedit_mm_plugins.methods.dualedit.layers import decoder_of
 from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
 
 from ...conftest import build_tiny, picture
@@ -109,7 +108,7 @@ def test_what_lies_below_the_first_edited_layer_runs_once(monkeypatch):
     editor = tiny_dualedit()
     store, asked = FrozenStates(editor, 2**22), draw(tiny_records(3))
     runs = {0: 0, 1: 0}
-    for index, layer in enumerate(decoder_of(editor.backbone).layers):
+    for index, layer in enumerate(editor.backbone.decoder.layers):
         layer.register_forward_hook(lambda *a, i=index: runs.update({i: runs[i] + 1}))
     with torch.no_grad():
         first, _ = losses(editor, store, asked)
@@ -125,16 +124,16 @@ def test_the_cache_stays_within_its_bound():
     store = FrozenStates(editor, 2**22)
     everything = store.get(draw(records))
     store.complete(draw(records), everything)
-    whole = store.used
-    assert whole == sum(row.size for row in store._kept.values()) > 0
+    whole = store.kept.used
+    assert whole == sum(row.size for row in everything) > 0
     small = FrozenStates(editor, whole // 3)
     for record in records:
         small.get(draw([record]))
-        assert small.used <= small.limit
-    assert 0 < len(small._kept) < len(everything)
+        assert small.kept.used <= small.kept.limit
+    assert 0 < len(small.kept) < len(everything)
     none = FrozenStates(editor, 0)
     assert len(none.get(draw(records))) == len(everything)
-    assert not none._kept and none.used == 0
+    assert not none.kept and none.kept.used == 0
 
 
 def test_questions_are_sampled_with_a_seed_and_fixed_in_validation():
@@ -228,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         editor.adapters[0].out.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss is nan at step 0"):
         _trainer(tmp_path, editor).run()
-    assert decoder_of(editor.backbone).layers is editor.backbone.layers
+    assert editor.backbone.decoder.layers is editor.backbone.layers
     with pytest.raises(TrainingError, match="no training records"):
         DualEditTrainer(tiny_dualedit(), [], [], hparams(), tmp_path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from easyedit_mm_plugins.backbones.image_cache import in_bytes
 from easyedit_mm_plugins.core.errors import (
     BackboneError,
     CheckpointError,
@@ -25,7 +26,6 @@ from easyedit_mm_plugins.methods.mscke import (
 )
 from easyedit_mm_plugins.methods.mscke.classifier import edit_text
 from easyedit_mm_plugins.methods.mscke.encoder import ClipEncoder, load_encoder
-from easyedit_mm_plugins.methods.mscke.image_cache import SeenPictures
 
 from ...conftest import picture
 from ...support.mscke_tiny import tiny_encoder, tiny_scope
@@ -270,7 +270,7 @@ def test_pictures_that_no_longer_fit_are_forgotten(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for i, path in enumerate(paths):
         picture(i).save(path)
-    seen, asked = SeenPictures(room=2 * 3 * 4), []  # two rows of three floats
+    seen, asked = in_bytes(2 * 3 * 4), []  # two rows of three floats
 
     def encode(images):
         asked.extend(int(Path(i).stem) for i in images)

@@ -153,7 +153,7 @@ def test_training_lowers_the_loss_and_survives_a_round_trip(tmp_path):
 
 def test_bad_folders_and_learning_rates_are_named(tmp_path):
     backbone = build_tiny("llava")
-    with pytest.raises(CheckpointError, match="no SERAC classifier"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         SERAC.from_pretrained(tmp_path / "nowhere", backbone, counterfactual=Echo(backbone))
     with pytest.raises(TrainingError, match="step"):
         train_serac(backbone, records(), steps=40, lr=1e30, bert=TINY)

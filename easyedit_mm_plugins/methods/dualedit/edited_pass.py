@@ -1,9 +1,7 @@
-"""Reaching into a decoder: reading layers, editing their outputs, starting above them.
+"""Editing a decoder's forward passes on a batch.
 
-Everything here is a context manager that puts back what it touched, however it ends. Nothing
-outlives the forward pass it was made for, and hooks act in their own thread only, so editors on one
-base model do not meet. Leaving layers out (:func:`only_below`, :func:`starting_above`) is for
-training alone: another thread would miss them.
+An :class:`EditedPass` puts back what it touched, however it ends, and its hooks act in their own
+thread only, so editors on one base model do not meet.
 
 Shapes: B rows of a batch, T its positions, D hidden size, F rows per row of the batch that a
 generating language model makes of it (beams).
@@ -13,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,140 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...backbones.base import Backbone
+from ...backbones.partial import hidden_of, with_hidden
 from ...backbones.splice import Batch
 from .adapters import Adapter
 from .config import DualEditConfig
-
-
-def decoder_of(backbone: Backbone) -> nn.Module:
-    """The module whose ``layers`` are the backbone's decoder layers.
-
-    Raises:
-        BackboneError: no list of layers was found.
-    """
-    layers = backbone.layers
-    return next(
-        m for m in backbone.language_model.modules() if getattr(m, "layers", None) is layers
-    )
-
-
-def _hidden(output: Any) -> Tensor:
-    """The hidden states in a layer's output: a tuple's first, or, in newer models, all of it."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _with_hidden(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-
-class Captured(dict[int, Tensor]):
-    """Outputs ``[B, T, D]`` by layer; ``plain`` says that layers return bare tensors."""
-
-    plain = False
-
-
-@contextmanager
-def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[Captured]:
-    """Forward passes inside leave the outputs of ``layers`` in the dictionary."""
-    found = Captured()
-    mine = threading.get_ident()
-
-    def keep(index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if threading.get_ident() == mine:
-                found[index] = _hidden(output)
-                found.plain = not isinstance(output, tuple)
-
-        return hook
-
-    with ExitStack() as stack:
-        for index in dict.fromkeys(layers):
-            handle = decoder.layers[index].register_forward_hook(keep(index))
-            stack.callback(handle.remove)
-        yield found
-
-
-@contextmanager
-def only_below(decoder: nn.Module, count: int) -> Iterator[None]:
-    """Forward passes inside end after the first ``count`` layers."""
-    with _swapped(decoder, decoder.layers[:count]):
-        yield
-
-
-@contextmanager
-def starting_above(
-    decoder: nn.Module, layer: int, hidden: Tensor, *, plain: bool
-) -> Iterator[None]:
-    """Forward passes inside take ``hidden [B, T, D]`` for the output of ``layer``.
-
-    The layers up to it do not run; hooks on ``layer`` see its given output.
-
-    Args:
-        plain: whether layers return bare tensors, see :class:`Captured`.
-    """
-    given = hidden if plain else (hidden,)
-    skipped = [_Given(below, given) for below in decoder.layers[: layer + 1]]
-    with _swapped(decoder, nn.ModuleList([*skipped, *decoder.layers[layer + 1 :]])):
-        yield
-
-
-@contextmanager
-def feed_forward_at(layer: nn.Module, needed: Tensor) -> Iterator[None]:
-    """Passes inside compute ``layer``'s feed-forward part where ``needed`` [B, T] is true only.
-
-    For the last layer, of which no other position is read; elsewhere its output is of no use. A
-    layer that has no such part by the name of ``mlp`` is left as it is.
-    """
-    whole = getattr(layer, "mlp", None)
-    if whole is None:
-        yield
-        return
-    layer.mlp = _At(whole, needed)
-    try:
-        yield
-    finally:
-        layer.mlp = whole
-
-
-class _At(nn.Module):
-    """A module that works position by position, at some of them."""
-
-    def __init__(self, whole: nn.Module, needed: Tensor) -> None:
-        super().__init__()
-        self.whole, self.needed = whole, needed
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        found = torch.zeros_like(hidden)
-        found[self.needed] = self.whole(hidden[self.needed])
-        return found
-
-
-@contextmanager
-def _swapped(decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-    whole = decoder.layers
-    decoder.layers = layers
-    try:
-        yield
-    finally:
-        decoder.layers = whole
-
-
-class _Given(nn.Module):
-    """Stands for a layer whose output is known. Decoders read attributes of their layers."""
-
-    def __init__(self, layer: nn.Module, output: Any) -> None:
-        super().__init__()
-        self.stands_for, self.output = [layer], output  # in a list: not a submodule
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["stands_for"][0], name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.output
 
 
 @dataclass
@@ -174,7 +42,7 @@ class EditedPass:
     """Edits a decoder's forward passes on one batch, and on what is generated after it.
 
     Args:
-        decoder: see :func:`decoder_of`.
+        decoder: see :attr:`Backbone.decoder`.
         config, adapters: the editor's.
         batch: what the first forward pass will be given.
         decide: called once, with the outputs ``[B, T, D]`` of the gate's layer.
@@ -229,7 +97,7 @@ class EditedPass:
             if threading.get_ident() != self.thread:
                 return None
             if self.chosen is None:
-                self._decide(_hidden(output))
+                self._decide(hidden_of(output))
             return self._output(index, output)
 
         self._hooked.add(index)
@@ -245,13 +113,13 @@ class EditedPass:
 
     def _output(self, index: int, output: Any) -> Any:
         """A layer's output as it is edited there; ``None``: it is not."""
-        hidden = before = _hidden(output)
+        hidden = before = hidden_of(output)
         if not len(self.chosen.rows):
             return None
         for number, adapter in enumerate(self.config.adapters):
             if adapter.layer == index:
                 hidden = self._edit(hidden, number)
-        return None if hidden is before else _with_hidden(output, hidden)
+        return None if hidden is before else with_hidden(output, hidden)
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
