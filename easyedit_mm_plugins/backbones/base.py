@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..core.errors import BackboneError, DataError
 from ..core.files import digest
-from ..data.records import ImageLike, Question
+from ..data.records import ImageLike, Question, check_questions
 from .image_cache import ImageCache
 from .splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
 
@@ -220,6 +220,7 @@ class Backbone(ABC):
         ``embedded`` [questions with an image, V, D] stands in for the images' own embeddings, where
         a method changed the connector.
         """
+        questions = check_questions(questions)
         pictured = [i for i, q in enumerate(questions) if q.image is not None]
         if pictured and not self.takes_images:
             raise DataError(

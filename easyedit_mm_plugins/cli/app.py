@@ -43,30 +43,51 @@ for _name, _command in {
 # Hydra's words are handed on as they are.
 _AS_IS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("compare", context_settings=_AS_IS)(compare.compare)
+UNFORESEEN = 70  # exit code of an exception that nobody expected (EX_SOFTWARE)
 _STATE = {"debug": False}
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"easyedit-mm {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _common(
     debug: Annotated[
-        bool, typer.Option(help="Show tracebacks of the plugin's own errors.")
+        bool, typer.Option(envvar="EASYEDIT_MM_DEBUG", help="Show the traceback of every error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     _STATE["debug"] = debug
 
 
 def main() -> None:
-    """Entry point: our own errors are one message and exit code 2; with --debug a traceback."""
+    """Entry point.
+
+    An error of ours is one message and exit code 2. Any other exception is one line that names the
+    file with its traceback, and exit code 70. With ``--debug`` both are raised as they are.
+    """
     be_quiet()
+    _STATE["debug"] = False
     try:
         app()
-    except EasyEditMMError as error:
+    except Exception as error:
         if _STATE["debug"]:
             raise
-        from ..core.console import show_error
+        from ..core.console import show_error, show_unforeseen
 
-        show_error(error)
-        sys.exit(2)
+        if isinstance(error, EasyEditMMError):
+            show_error(error)
+            sys.exit(2)
+        show_unforeseen(error)
+        sys.exit(UNFORESEEN)
 
 
 if __name__ == "__main__":

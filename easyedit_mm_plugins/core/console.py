@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 CONSOLE = Console(highlight=False)
 ERRORS = Console(stderr=True, highlight=False)
 _QUIET_SECONDS = 15.0
+_LONGEST = 300  # characters of an exception's text
 
 
 def show_error(error: EasyEditMMError) -> None:
@@ -32,6 +36,26 @@ def show_error(error: EasyEditMMError) -> None:
     if error.remedy:
         ERRORS.print("[bold]remedy[/]", end=" ")
         ERRORS.print(error.remedy, markup=False, soft_wrap=True)
+
+
+def show_unforeseen(error: BaseException) -> None:
+    """One line about an exception that nobody expected; its traceback goes to a file."""
+    from .secrets import redact
+
+    trace = redact("".join(traceback.format_exception(error)))
+    said = " ".join(redact(str(error)).split())
+    said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if len(said) > _LONGEST:
+        said = f"{said[:_LONGEST]} ..."
+    try:
+        handle, path = tempfile.mkstemp(prefix="easyedit-mm-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{redact(' '.join(sys.argv))}\n\n{trace}")
+        where = f"full trace: {path}"
+    except OSError as reason:  # such as a full disk
+        where = f"the full trace could not be written ({reason}): set EASYEDIT_MM_DEBUG=1 to see it"
+    ERRORS.print("[bold red]unforeseen error[/]", end=" ")
+    ERRORS.print(f"{said} ({where})", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from ..core.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,33 @@ class Question:
     def with_answer(self, answer: str) -> Question:
         """The same question with another answer."""
         return replace(self, answer=answer)
+
+
+def check_questions(questions: Iterable[Question]) -> list[Question]:
+    """``questions`` as a list.
+
+    Raises:
+        DataError: it is a single question, or an entry is no :class:`Question` of texts.
+    """
+    if isinstance(questions, (str, Question)) or not isinstance(questions, Iterable):
+        raise DataError(
+            f"a {type(questions).__name__} is no list of questions",
+            remedy="give a list: [Question(text, image)]",
+        )
+    found = list(questions)
+    for i, question in enumerate(found):
+        if not isinstance(question, Question):
+            raise DataError(
+                f"is a {type(question).__name__}, not a Question",
+                record=f"question {i}",
+                remedy="write Question(text, image)",
+            )
+        for field, value in (("text", question.text), ("answer", question.answer)):
+            if not isinstance(value, str):
+                raise DataError(
+                    f"is a {type(value).__name__}, not a text", record=f"question {i}", field=field
+                )
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ Invariants that every method keeps, and that the tests hold it to:
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, DataError
-from ..data.records import Question
+from ..data.records import Question, check_questions
 
 # For each row the ids of the edits that it may see; None: all edits in force.
 Visible: TypeAlias = "Sequence[Collection[str]] | None"
@@ -69,6 +70,13 @@ class Editor(ABC):
 
     name: ClassVar[str]
     isolates_rows: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """In every method ``add``, ``generate`` and ``force`` take lists of questions only."""
+        super().__init_subclass__(**kwargs)
+        for name in ("add", "generate", "force"):
+            if name in vars(cls):
+                setattr(cls, name, _with_checked_questions(vars(cls)[name]))
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -153,10 +161,26 @@ class Editor(ABC):
     @staticmethod
     def check_edits(edits: Sequence[Question]) -> None:
         """Raise :class:`DataError` for the first edit without a question or an answer."""
-        for i, edit in enumerate(edits):
+        for i, edit in enumerate(check_questions(edits)):
             for label, value in (("prompt", edit.text), ("target", edit.answer)):
                 if not value.strip():
                     raise DataError("is empty", record=f"edit {i}", field=label)
+
+
+def _with_checked_questions(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method`` of an :class:`Editor`, whose first argument is checked before it runs."""
+
+    @functools.wraps(method)
+    def checked(self: Editor, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            args = (check_questions(args[0]), *args[1:])
+        else:
+            name = next((n for n in ("edits", "questions") if n in kwargs), None)
+            if name:
+                kwargs[name] = check_questions(kwargs[name])
+        return method(self, *args, **kwargs)
+
+    return checked
 
 
 def force_with_base(

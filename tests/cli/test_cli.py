@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,39 @@ def test_usage_mistakes_and_our_errors_both_end_with_2_and_debug_shows_the_trace
     assert code == 2 and "no run 'nothing'" in err and "Traceback" not in err
     with pytest.raises(EasyEditMMError, match="no run 'nothing'"):
         run("--debug", "show", "nothing")
-    cli._STATE["debug"] = False
+
+
+def test_an_unforeseen_exception_is_one_line_and_code_70_and_debug_raises_it(
+    run, monkeypatch, tmp_path
+):
+    from easyedit_mm_plugins.evaluation import runs
+
+    def broken(*args):
+        raise LookupError("first line\nwith key sk-0123456789abcdef0123")
+
+    monkeypatch.setattr(runs, "find_run", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("EASYEDIT_MM_DEBUG", raising=False)
+    code, out, err = run("show", "x")
+    assert code == 70 and not out
+    assert err.count("\n") == 1 and "LookupError: first line with key ***" in err
+    written = next(tmp_path.glob("easyedit-mm-*.log"))
+    assert str(written) in err
+    trace = written.read_text()
+    assert "show x" in trace and "in broken" in trace and "sk-0123" not in trace
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    code, _, err = run("show", "x")
+    assert code == 70 and "could not be written" in err and err.count("\n") == 1
+    for words, value in ((("--debug",), "0"), ((), "1")):
+        monkeypatch.setenv("EASYEDIT_MM_DEBUG", value)
+        with pytest.raises(LookupError, match="first line"):
+            run(*words, "show", "x")
+
+
+def test_the_version_is_the_packages(run):
+    from easyedit_mm_plugins import __version__
+
+    assert run("--version")[:2] == (0, f"easyedit-mm {__version__}\n")
 
 
 def test_ask_shows_answers_before_and_after_with_route_and_score(data, loaded, run):
