@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from easyedit_mm_plugins.backbones import load_backbone
+from easyedit_mm_plugins.cli.evaluate import evaluate
 from easyedit_mm_plugins.core.errors import BackboneError, ConfigError
 from easyedit_mm_plugins.evaluation import Protocol
 from easyedit_mm_plugins.evaluation.grid import BackboneSpec, DataSpec, Grid
@@ -53,14 +54,14 @@ def test_files_and_options_that_do_not_fit_are_named(host, hparams, tmp_path):
 
 
 def test_the_command_line_takes_name_and_file(host, hparams, tiny, fgvedit, tmp_path, monkeypatch):
-    from easyedit_mm_plugins.cli.evaluate_job import evaluate_methods
-
     monkeypatch.chdir(tmp_path)
     with easyedit_tiny.small_vit():
-        evaluate_methods(
+        evaluate(
             ["unedited"],
             [f"blip2={hparams}"],
-            DataSpec(f"fgvedit:{fgvedit.path}", images=tiny.images, limit=2),
+            f"fgvedit:{fgvedit.path}",
+            images=tiny.images,
+            limit=2,
             runs=tmp_path / "runs",
             name="own",
         )

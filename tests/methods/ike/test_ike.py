@@ -250,7 +250,7 @@ def test_settings_go_to_a_folder_and_back(make, tmp_path, sentences):
 
 def test_mistakes_are_named(make, sentences, tmp_path):
     backbone = build_tiny("llava")
-    with pytest.raises(ConfigError, match="no IKE hparams are shipped for tiny-llava"):
+    with pytest.raises(ConfigError, match="demonstrates with training records"):
         load_editor("ike", backbone)
     with pytest.raises(ConfigError, match="no file"):
         IKE(
