@@ -1,6 +1,7 @@
 # make demo       edit two small vision-language models and print the table (TRAIN=1: train first)
 # make test       all tests that need no GPU and no download
 # make lint       ruff
+# make types      mypy
 # make bench      the benchmarks; prints ratios measured in one run
 # make golden     measure every method on the embedded backbones and compare the answers with the kept ones
 # make standing   every method on every embedded backbone and data set, and the report in docs/standing
@@ -13,7 +14,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench golden standing backbones editors classifiers clean
+.PHONY: demo test lint types bench golden standing backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -27,6 +28,9 @@ test: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	$(BIN)/mypy $(foreach room,core data backbones methods evaluation bridge host,-p easyedit_mm_plugins.$(room))
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
