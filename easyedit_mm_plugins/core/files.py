@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise disk_error(error, path) from error
     finally:
         if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove temporary files of :func:`atomic_path` for ``path`` that killed processes left.
+
+    To be called only where no other process can be writing ``path``.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")  # as tempfile.mkstemp names it
+    for temporary in path.parent.iterdir():
+        if name.fullmatch(temporary.name) and temporary.is_file():
             temporary.unlink(missing_ok=True)
 
 

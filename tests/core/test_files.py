@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
 
 from easyedit_mm_plugins.core.errors import DataError, EasyEditMMError
-from easyedit_mm_plugins.core.files import atomic_path, read_json, write_json, write_text
+from easyedit_mm_plugins.core.files import (
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 
 def test_a_number_too_long_for_python_is_an_error_that_names_the_file(tmp_path):
@@ -54,3 +63,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_path_that_cannot_be_written_is_an_error_of_ours(tmp_path):
     with pytest.raises(EasyEditMMError, match="cannot write"):
         write_text(tmp_path / ("n" * 300), "text")
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from easyedit_mm_plugins.core.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "table.md"
+    path.write_text("kept")
+    done = subprocess.run([sys.executable, "-c", script, path], env={**os.environ}, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    others = {"table.md", ".table.md.bak", "xtable.md.abcd1234", ".table.mdx.abcd1234"}
+    for name in others - {"table.md"}:
+        (tmp_path / name).touch()
+    assert len(list(tmp_path.iterdir())) == len(others) + 1
+    remove_leftovers(path)
+    assert {p.name for p in tmp_path.iterdir()} == others and path.read_text() == "kept"
