@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import CheckpointError, ConfigError
-from .options import Device, DType, Images, OneBackbone, TrainingData
+from .options import AllowOutside, Device, DType, Images, OneBackbone, TrainingData
 
 
 def calibrate(
@@ -21,6 +21,7 @@ def calibrate(
     ] = None,
     data: TrainingData = "scenes",
     images: Images = None,
+    allow_outside: AllowOutside = False,
     held_out: Annotated[
         int, typer.Option(min=2, help="So many records, the last ones, decide.")
     ] = 300,
@@ -49,7 +50,8 @@ def calibrate(
     if max_leak is not None and not 0 <= max_leak <= 1:
         raise ConfigError(f"max_leak is {max_leak}, but is a share, from 0 to 1")
     check_backbones(backbone)
-
+    records = load_records(data, split="train", images=images, allow_outside=allow_outside)
+    records = records.records[-held_out:]
     base = load_backbone(backbone, device=device, dtype=dtype)
     folder = editor_folder(editor) if editor else shipped_editor("dualedit", base)
     if folder is None:
@@ -61,7 +63,6 @@ def calibrate(
     kind = gate or loaded.config.gate.kind
     if kind == "off":
         raise ConfigError("gate off has no threshold", remedy="calibrate another gate: --gate")
-    records = load_records(data, split="train", images=images).records[-held_out:]
     subject = loaded.with_gate(kind)
     many = (100 if kind == "learned" else 1) if memory is None else memory
     others = min(many, len(records)) - 1

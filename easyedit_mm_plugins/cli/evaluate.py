@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from .options import (
+    AllowOutside,
     Backbones,
     Device,
     DType,
     Images,
     Log,
     SkipBad,
+    check_run_name,
     editor_folders,
     resumable,
     run_name,
@@ -29,6 +31,7 @@ def evaluate(
         str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
     ] = "scenes",
     images: Images = None,
+    allow_outside: AllowOutside = False,
     protocol: Annotated[
         str, typer.Option(help="generated, teacher-forced or released.")
     ] = "generated",
@@ -65,6 +68,7 @@ def evaluate(
     from ..evaluation.runner import run_grid
 
     check_loggers(log or [])
+    check_run_name(name)
     if suite is not None:
         suite_named(suite)
     ranks = Ranks.here()
@@ -72,10 +76,13 @@ def evaluate(
     bases = [BackboneSpec.parse(text, **options) for text in backbone]
     folders = editor_folders(editor or [], method)
     specs = {m: MethodSpec(m, folder=folder) for m, folder in folders.items()}
+    records_of = DataSpec(
+        data, str(images) if images else None, suite, limit, extra, skip_bad, allow_outside
+    )
     grid = Grid(
         method,
         bases,
-        [DataSpec(data, str(images) if images else None, suite, limit, extra, skip_bad)],
+        [records_of],
         Protocol(protocol),
         batch_size,
         {base.label: specs for base in bases},

@@ -91,6 +91,18 @@ def run_name(methods: list[str], backbones: list[str], data: str, protocol: str)
     return "-".join([*parts, *([protocol] if protocol != "generated" else [])])
 
 
+def check_run_name(name: str | None) -> None:
+    """Raise :class:`ConfigError` for a ``--name`` that leads out of the folder of all runs."""
+    if name is None:
+        return
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or not name.isprintable():
+        raise ConfigError(
+            f"--name {name!r} does not name a folder below --runs",
+            remedy="give a plain name, and choose the folder of all runs with --runs",
+        )
+
+
 def say_skipped(records: Any) -> None:
     """Tell how many bad records were left out."""
     from ..core.console import CONSOLE

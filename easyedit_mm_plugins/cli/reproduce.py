@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DType, Images, resumable
+from .options import AllowOutside, Device, DType, Images, resumable
 
 
 def reproduce(
@@ -20,6 +20,7 @@ def reproduce(
         str, typer.Option(help="scenes, a JSON file in FGVEdit's schema, or NAME:PATH.")
     ] = "scenes",
     images: Images = None,
+    allow_outside: AllowOutside = False,
     limit: Annotated[int | None, typer.Option(min=1, help="First so many test cases.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
@@ -42,6 +43,7 @@ def reproduce(
         backbones=backbone or [],
         data=data,
         images=images,
+        allow_outside=allow_outside,
         limit=limit,
         train=train,
         out=out,  # type: ignore[arg-type]  # None: the default

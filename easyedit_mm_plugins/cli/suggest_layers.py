@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DType, Images, OneBackbone, TrainingData, resumable
+from .options import AllowOutside, Device, DType, Images, OneBackbone, TrainingData, resumable
 
 
 def suggest_layers(
     backbone: OneBackbone,
     data: TrainingData = "scenes",
     images: Images = None,
+    allow_outside: AllowOutside = False,
     records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
     figure5: Annotated[
         Path | None,
@@ -33,6 +34,7 @@ def suggest_layers(
             backbone,
             data=data,
             images=images,
+            allow_outside=allow_outside,
             count=records,
             figure5=figure5,
             device=device,

@@ -13,8 +13,8 @@ import yaml
 from ..core.console import CONSOLE
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError
-from ..methods.settings import read_value
-from .options import Device, DType, Images, Log, OneBackbone, SkipBad, resumable
+from ..core.yaml_files import read_value
+from .options import AllowOutside, Device, DType, Images, Log, OneBackbone, SkipBad, resumable
 
 
 def train(
@@ -27,6 +27,7 @@ def train(
         str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
     ] = "scenes",
     images: Images = None,
+    allow_outside: AllowOutside = False,
     val: Annotated[int, typer.Option(min=1, help="Records kept apart for validation.")] = 200,
     limit: Annotated[int | None, typer.Option(min=2, help="First so many records.")] = None,
     hparams: Annotated[Path | None, typer.Option(help="Training YAML.")] = None,
@@ -71,6 +72,7 @@ def train(
             device=device,
             dtype=dtype,
             skip_bad=skip_bad,
+            allow_outside=allow_outside,
             begin=begin,
         )
     if Ranks.here().first:
@@ -92,6 +94,6 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {change!r} is not KEY=VALUE")
         try:
             settings[key.strip()] = read_value(yaml.safe_load(value))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2001-99-99
             raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
     return settings

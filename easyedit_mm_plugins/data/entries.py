@@ -21,7 +21,8 @@ class DatasetEntry(Entry):
     Attributes:
         reader: a class or function, or ``"module:attribute"``; it gives a sequence of
             :class:`EditRecord` that may have ``skipped`` (what was left out, one line each) and
-            ``path``. Called as ``reader(path, limit, image_root=..., skip_bad=...)``, or, if
+            ``path``. Called as ``reader(path, limit, image_root=..., skip_bad=...)``, with
+            ``extra=True`` or ``allow_outside=True`` where the user asks for it; or, if
             ``takes_path`` is false, as ``reader(split=..., limit=..., extra=...)``.
         takes_path: users name a file, ``NAME:PATH``.
         suite: the metrics that it is for, "fgvedit" or "evqa".
@@ -54,12 +55,14 @@ class DatasetEntry(Entry):
         limit: int | None = None,
         skip_bad: bool = False,
         extra: bool = False,
+        allow_outside: bool = False,
     ) -> Any:
         """The sequence of records; see :func:`load_records` for the arguments."""
         reader = resolve(self.reader)
         if not self.takes_path:
             return reader(split=split, limit=limit, extra=extra)
-        further = {"extra": True} if extra else {}
+        asked = {"extra": extra, "allow_outside": allow_outside}
+        further = {name: True for name, wanted in asked.items() if wanted}
         return reader(path, limit, image_root=images, skip_bad=skip_bad, **further)
 
 
@@ -97,6 +100,7 @@ def load_records(
     skip_bad: bool = False,
     extra: bool = False,
     suite: str | None = None,
+    allow_outside: bool = False,
 ) -> Records:
     """Records to evaluate or train on, checked before anything long starts.
 
@@ -109,20 +113,20 @@ def load_records(
         skip_bad: leave bad records out instead of raising.
         extra: also take the further scope questions (``fg_extra``).
         suite: the metrics, if not those that the data set is for.
+        allow_outside: accept image paths that lead out of ``images``.
 
     Raises:
         DataError: naming file, record and field of what is wrong.
         UnknownNameError: no such data set; offers the nearest.
     """
-    options: dict[str, Any] = {"images": images, "limit": limit, "skip_bad": skip_bad}
-    options |= {"extra": extra, "split": split}
+    options: dict[str, Any] = {"skip_bad": skip_bad, "extra": extra, "allow_outside": allow_outside}
     entry, path = find_dataset(data)
     if entry is None:
-        found = FGVEditDataset(path, limit, image_root=images, skip_bad=skip_bad, extra=extra)
+        found = FGVEditDataset(path, limit, image_root=images, **options)
         return Records(
             Path(path).stem, found.records, found.skipped, Path(path), suite or "fgvedit"
         )
-    found = entry.read(path or None, **options)
+    found = entry.read(path or None, split=split, images=images, limit=limit, **options)
     name = Path(path).stem if path else entry.name
     where = Path(getattr(found, "path", None) or path or entry.name)
     skipped = list(getattr(found, "skipped", ()))

@@ -97,6 +97,7 @@ class DataSpec:
 
     Attributes:
         suite: the metrics; by default those that the records are for.
+        allow_outside: accept image paths that lead out of ``images``.
     """
 
     data: str = "scenes-fgvedit"
@@ -105,6 +106,7 @@ class DataSpec:
     limit: int | None = None
     extra: bool = False
     skip_bad: bool = False
+    allow_outside: bool = False
 
     def load(self) -> Records:
         """The records.
@@ -119,6 +121,7 @@ class DataSpec:
             skip_bad=self.skip_bad,
             extra=self.extra,
             suite=self.suite,
+            allow_outside=self.allow_outside,
         )
 
 

@@ -75,6 +75,7 @@ def train_editor(
     device: str = "cpu",
     dtype: str | None = None,
     skip_bad: bool = False,
+    allow_outside: bool = False,
     begin: Callable[[Any, int, int], None] | None = None,
 ) -> tuple[Path, dict[str, float]]:
     """Train ``method`` for ``backbone`` in ``out``, going on from where a stopped run was.
@@ -82,7 +83,7 @@ def train_editor(
     Under ``torchrun`` or ``accelerate launch`` the processes share the training.
 
     Args:
-        data, images, limit, skip_bad: see :func:`load_records`.
+        data, images, limit, skip_bad, allow_outside: see :func:`load_records`.
         val: so many of the last records are kept for validation.
         begin: called by the first process before the first step, with the trainer and the numbers
             of records to train on and to validate on.
@@ -102,7 +103,13 @@ def train_editor(
     if hasattr(settings, "device"):
         settings = settings.replace(device=device)
     loaded = load_records(
-        data, split="train", images=images, limit=limit, skip_bad=skip_bad, extra=True
+        data,
+        split="train",
+        images=images,
+        limit=limit,
+        skip_bad=skip_bad,
+        extra=True,
+        allow_outside=allow_outside,
     )
     cut = len(loaded.records) - min(val, len(loaded.records) // 2)
     base = load_backbone(backbone, device=device, dtype=dtype)

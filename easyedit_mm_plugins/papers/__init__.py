@@ -45,6 +45,7 @@ class ExperimentSettings:
         device, dtype: of the backbones.
         overwrite: start over instead of going on.
         protocol: how to measure; ``None``: what the experiment says.
+        allow_outside: accept image paths that lead out of ``images``.
         editors: folder of trained editors, METHOD-BACKBONE each, used instead of shipped ones.
     """
 
@@ -58,6 +59,7 @@ class ExperimentSettings:
     dtype: str | None = None
     overwrite: bool = False
     images: Path | None = None
+    allow_outside: bool = False
     protocol: str | None = None
     editors: Path | None = None
 

@@ -78,7 +78,9 @@ def training_records(settings: ExperimentSettings) -> Data:
                 f"no training records beside {path}",
                 remedy="call the files test_data.json and train_data.json, as released",
             )
-    found = load_records(data, split=split, images=settings.images, extra=True).records
+    found = load_records(
+        data, split=split, images=settings.images, extra=True, allow_outside=settings.allow_outside
+    ).records
     if len(found) < 2:
         raise ConfigError(f"{data} holds {len(found)} records, too few to train on")
     held_back = min(HELD_BACK, len(found) // 2)

@@ -122,7 +122,11 @@ def measure(
 
     data = "scenes-evqa" if settings.data == "scenes" else settings.data
     records = load_records(
-        data, images=settings.images, limit=settings.limit or CASES, suite="evqa"
+        data,
+        images=settings.images,
+        limit=settings.limit or CASES,
+        suite="evqa",
+        allow_outside=settings.allow_outside,
     )
     protocol = protocol_for(data, names, settings.protocol)
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}

@@ -183,7 +183,12 @@ def _run(
     check_backbones(*names)
     from ..backbones import load_backbone
 
-    records = load_records(settings.data, images=settings.images, limit=settings.limit or SAMPLES)
+    records = load_records(
+        settings.data,
+        images=settings.images,
+        limit=settings.limit or SAMPLES,
+        allow_outside=settings.allow_outside,
+    )
     config = {"dataset": records_identity(records), **config}
     out = open_folder(settings, config, ("facts.json", *_pictures(settings.out)))
     path = out / "facts.json"

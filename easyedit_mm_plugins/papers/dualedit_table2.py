@@ -82,6 +82,7 @@ def grids(settings: ExperimentSettings) -> dict[str, Grid]:
             str(settings.images) if settings.images else None,
             suite="evqa",
             limit=settings.limit or (CASES if name.startswith("scenes") else None),
+            allow_outside=settings.allow_outside,
         )
         protocol = protocol_for(name, [b.label for b in backbones], settings.protocol)
         specs = {b.label: given_editors(settings, b.label, task_of(name)) for b in backbones}

@@ -98,7 +98,7 @@ class Variants:
     def __init__(self, settings: ExperimentSettings, backbone: Backbone, data: str) -> None:
         self.root = settings.out.parent / "dualedit-variants" / backbone.name
         self.backbone, self.data = backbone, data
-        self.images = settings.images
+        self.images = {"images": settings.images, "allow_outside": settings.allow_outside}
         self.hparams = training_settings("dualedit", backbone.name)
         if is_embedded(backbone.name):
             self.hparams = self.hparams.replace(**RECIPE)
@@ -134,7 +134,7 @@ class Variants:
         """Training records, and those held back; the same for every variant."""
         if self._records is None:
             limit = RECORDS + HELD_BACK
-            loaded = load_records(self.data, split="train", images=self.images, limit=limit)
+            loaded = load_records(self.data, split="train", limit=limit, **self.images)
             held_back = min(HELD_BACK, len(loaded.records) // 2)
             cut = len(loaded.records) - held_back
             self._records = loaded.records[:cut], loaded.records[cut:]

@@ -57,7 +57,13 @@ def run(settings: ExperimentSettings) -> None:
     from ..backbones import load_backbone
     from ..methods.factory import make_editor
 
-    records = load_records(settings.data, images=settings.images, limit=settings.limit, extra=True)
+    records = load_records(
+        settings.data,
+        images=settings.images,
+        limit=settings.limit,
+        extra=True,
+        allow_outside=settings.allow_outside,
+    )
     config = {"dataset": records_identity(records), "backbone": name}
     out = open_folder(settings, config, ("scores.jsonl", "figure4.png", "figure4.csv"))
     scores = ScoreFile(out / "scores.jsonl")

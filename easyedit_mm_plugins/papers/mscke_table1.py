@@ -62,6 +62,7 @@ def grid(settings: ExperimentSettings) -> Grid:
         "scenes-fgvedit" if settings.data == "scenes" else settings.data,
         str(settings.images) if settings.images else None,
         limit=settings.limit or (CASES if scenes else None),
+        allow_outside=settings.allow_outside,
     )
     protocol = Protocol(settings.protocol or ("released" if own else "generated"))
     return Grid([*METHODS], backbones, [data], protocol)

@@ -57,10 +57,9 @@ def run(settings: ExperimentSettings) -> None:
     backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
     scenes = settings.data == "scenes"
     limit = settings.limit or (CASES if scenes else None)
-    records = load_records(settings.data, images=settings.images, limit=limit)
-    wider = load_records(
-        settings.data, images=settings.images, limit=2 * limit if limit else None, extra=True
-    )
+    where = {"images": settings.images, "allow_outside": settings.allow_outside}
+    records = load_records(settings.data, limit=limit, **where)
+    wider = load_records(settings.data, limit=2 * limit if limit else None, extra=True, **where)
     own = not is_embedded(name)
     protocol = Protocol(settings.protocol or ("released" if own else "generated"))
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}

@@ -83,7 +83,9 @@ def run(settings: ExperimentSettings) -> None:
 
     scenes = settings.data == "scenes"
     limit = settings.limit or (CASES if scenes else None)
-    records = load_records(settings.data, images=settings.images, limit=limit)
+    records = load_records(
+        settings.data, images=settings.images, limit=limit, allow_outside=settings.allow_outside
+    )
     own = not any(is_embedded(name) for name in names)
     protocol = Protocol(settings.protocol or ("released" if own else "generated"))
     execution = {"device": settings.device, "dtype": settings.dtype or "float32"}

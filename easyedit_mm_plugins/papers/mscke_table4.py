@@ -72,7 +72,11 @@ def run(settings: ExperimentSettings) -> None:
     names = settings.backbones or list(EMBEDDED)
     check_backbones(*(name for name in names if name != full_size.NAME))
     records = load_records(
-        settings.data, images=settings.images, limit=settings.limit or CASES, extra=True
+        settings.data,
+        images=settings.images,
+        limit=settings.limit or CASES,
+        extra=True,
+        allow_outside=settings.allow_outside,
     )
     out = open_folder(settings, {"dataset": records_identity(records)}, ("costs.jsonl",))
     path = out / "costs.jsonl"

@@ -91,6 +91,7 @@ def suggest(
     *,
     data: str = "scenes",
     images: Path | None = None,
+    allow_outside: bool = False,
     count: int = 100,
     figure5: Path | None = None,
     device: str = "cpu",
@@ -107,11 +108,13 @@ def suggest(
     check_backbones(backbone)
     from ..backbones import load_backbone
 
+    records = load_records(
+        data, split="train", images=images, limit=6 * count, allow_outside=allow_outside
+    ).records
     base = load_backbone(backbone, device=device, dtype=dtype)
     figure5 = figure5 or FIGURE5
     trained = read_figure5(figure5, base.name)
     every = range(len(base.layers))
-    records = load_records(data, split="train", images=images, limit=6 * count).records
     some = records[:count]
     noise = study.noise_effects(base, [r.edit for r in some], [SIGMA])
     gate = study.gate_similarities(base, some, every)

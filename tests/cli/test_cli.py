@@ -20,6 +20,7 @@ from easyedit_mm_plugins.data import load_records
 from easyedit_mm_plugins.evaluation.results import records_identity
 from easyedit_mm_plugins.methods.base import Unedited
 from easyedit_mm_plugins.methods.entries import METHODS
+from easyedit_mm_plugins.papers import EXPERIMENTS
 
 from ..conftest import build_tiny, picture
 from ..support.evaluation_fakes import Remembering, make_records
@@ -148,6 +149,48 @@ def test_evaluate_refuses_another_configuration_and_says_which(data, loaded, run
     assert run(*base, "--limit", 4, "--overwrite")[0] == 0
     code, _, err = run(*base, "--limit", 4, "--protocol", "teacher-forced")
     assert code == 2 and "protocol.name" in err
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/../../b", ".", "", "a\nb"])
+def test_a_run_stays_below_the_folder_of_all_runs(data, loaded, run, name):
+    before = sorted(data.parent.rglob("*"))
+    command = ("evaluate", "--method", "unedited", "--backbone", "tiny", "--data", data)
+    code, _, err = run(*command, "--name", name)
+    assert code == 2 and "--name" in err and "--runs" in err and loaded == []
+    assert sorted(data.parent.rglob("*")) == before
+    assert run(*command, "--limit", 1, "--name", "a/b")[0] == 0
+    assert (data.parent / "runs/a/b/cases.jsonl").is_file()
+
+
+def test_images_outside_their_folder_need_an_option(data, loaded, run, monkeypatch):
+    inside = data.parent / "inside"
+    inside.mkdir()
+    data.write_text(json.dumps([record(i, image=f"../{i}.png") for i in range(4)]))
+    where = ("--data", data, "--images", inside)
+    measure = ("evaluate", "--method", "unedited", "--backbone", "tiny", *where)
+    seen = []
+    monkeypatch.setitem(EXPERIMENTS._items, "fake", lambda s: seen.append(s.allow_outside))
+    from easyedit_mm_plugins.methods import training_run
+
+    class Read(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Read
+
+    monkeypatch.setattr(training_run, "training_settings", lambda *a: None)
+    monkeypatch.setattr(training_run, "editor_from_settings", stop)
+    train = ("train", "--method", "mscke", "--backbone", "tiny", "--out", "o", *where)
+    for command in (measure, train):
+        code, _, err = run(*command)
+        assert code == 2 and loaded == []
+        assert "record 0" in err and "field image" in err and "--allow-outside" in err
+    assert run(*measure, "--allow-outside")[0] == 0
+    with pytest.raises(Read):
+        run("--debug", *train, "--allow-outside")
+    for words, value in (((), False), (("--allow-outside",), True)):
+        assert run("reproduce", "fake", *words)[0] == 0
+        assert seen[-1] is value
 
 
 BROKEN = [
