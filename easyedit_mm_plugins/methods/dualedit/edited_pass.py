@@ -90,7 +90,9 @@ class EditedPass:
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if threading.get_ident() == self.thread:
-            self.past = _cached_length(kwargs.get("past_key_values"))
+            # Called "cache" by transformers from 5.24 on.
+            cache = kwargs.get("past_key_values")
+            self.past = _cached_length(kwargs.get("cache") if cache is None else cache)
 
     def _hook(self, index: int) -> None:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:

@@ -52,6 +52,11 @@ def tuned(**changes):
     return FTConfig(**{"edit_lr": 1e-2, "num_steps": 4, "batch_size": 8, **changes})
 
 
+def count_hooks(backbone):
+    modules = backbone.model.modules()
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
 def bits(backbone):
     return {name: value.clone() for name, value in backbone.model.state_dict().items()}
 
@@ -147,6 +152,7 @@ def test_editing_works_and_leaves_no_trace(family, method):
     before, asked = bits(backbone), [*EDITS[:2], *OTHERS]
     said = backbone.generate(asked)
     logits = backbone.answer_logits(asked)
+    hooks = count_hooks(backbone)  # newer versions of transformers leave some of their own
     editor = method(backbone, tuned(edit_lr=2e-2, num_steps=60, loss_limit=0.01))
     with editor.edited(EDITS[:2]) as (first, second):
         visible = [{first}, {second}, {second}, {first}]
@@ -163,7 +169,7 @@ def test_editing_works_and_leaves_no_trace(family, method):
     assert all(torch.equal(before[name], value) for name, value in after.items())
     assert backbone.generate(asked) == said and not editor.edits
     assert all(map(torch.equal, backbone.answer_logits(asked), logits))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
+    assert count_hooks(backbone) == hooks
 
 
 @pytest.mark.parametrize("family", FAMILIES)
