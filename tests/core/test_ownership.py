@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import platform
 import signal
 import subprocess
@@ -27,7 +26,7 @@ time.sleep(60)
 def stranger(tmp_path):
     """Another process that owns the folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "mine\n"
     yield process
