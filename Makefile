@@ -4,6 +4,7 @@
 # make types      mypy
 # make bench      the benchmarks; prints ratios measured in one run
 # make golden     measure every method on the embedded backbones and compare the answers with the kept ones
+# make compat     the core tests with other versions of transformers, each in its own environment
 # make standing   every method on every embedded backbone and data set, and the report in docs/standing
 # make backbones  retrain the embedded backbones into runs/backbones
 # make editors    retrain the embedded editors into runs/editors
@@ -34,6 +35,9 @@ types: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
+
+compat: .venv/.installed
+	@bash scripts/compat.sh $(ARGS)
 
 # Answers and routes of 100 cases of every method, and DualEdit's captions: tests/golden.
 golden: .venv/.installed
