@@ -1,4 +1,4 @@
-"""What a number was measured on: versions, commit, device, hardware."""
+"""What a result was measured with: versions, commit, device, hardware."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def package_version(distribution: str) -> str | None:
 
 
 def environment(device: str = "cpu", dtype: str = "float32", seed: int = 0) -> dict[str, Any]:
-    """Everything that ``env.json`` holds, as JSON."""
+    """The content of ``env.json``."""
     import torch
 
     from .. import __version__
@@ -58,7 +58,7 @@ def environment(device: str = "cpu", dtype: str = "float32", seed: int = 0) -> d
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, "-dirty" if its code was changed."""
+    """The commit of this package's checkout, with "-dirty" if its code was changed."""
     package = PACKAGE
 
     def git(*args: str) -> str:
@@ -70,7 +70,8 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else some other project's commit
+        # Fails where the package merely lies inside another project's repository.
+        git("ls-files", "--error-unmatch", "__init__.py")
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.SubprocessError):
@@ -79,7 +80,7 @@ def git_commit() -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system calls it."""
+    """The processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith("model name"):
@@ -97,17 +98,17 @@ def cores() -> int:
 
 
 def hardware_line(env: dict[str, Any]) -> str:
-    """One line for below a table."""
+    """One line on hardware and versions, to print below a table."""
     versions = [f"{name} {env[name]}" for name in ("torch", "transformers") if env.get(name)]
     place = env.get("gpu") or f"{env.get('cpu')}, {env.get('cores')} cores"
     return f"{place}; {env.get('dtype')}; Python {env.get('python')}, {', '.join(versions)}"
 
 
 def weights_digest(*models: Any) -> str:
-    """A hash over a sample of every parameter of the modules among ``models``.
+    """A hash of the weights of those ``models`` that are modules, or ``"none"`` without a module.
 
-    It tells retrained weights from the old ones. Reads at most 256 values of each parameter, so
-    that it costs little for large models too; ``"none"`` where there is no module.
+    It tells retrained weights from earlier ones. At most 256 values of each parameter are read, so
+    that it is fast for large models too.
     """
     modules = [model for model in models if hasattr(model, "named_parameters")]
     whole = hashlib.sha256()
@@ -121,7 +122,7 @@ def weights_digest(*models: Any) -> str:
 
 
 def model_facts(backbone: Any) -> dict[str, Any]:
-    """Class and size of a backbone's model: what a small one cannot share with its namesake."""
-    model = getattr(backbone, "model", None)
+    """Class and number of parameters of a backbone's model, to tell models of one name apart."""
+    model: Any = getattr(backbone, "model", None)
     size = sum(p.numel() for p in model.parameters()) if hasattr(model, "parameters") else None
     return {"class": type(model).__name__, "parameters": size}

@@ -13,9 +13,10 @@ unless asked to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from ..core.errors import DataError
 from ..core.text import text_problem
@@ -30,7 +31,7 @@ _IMAGES = ("image", "image_rephrase", "m_loc")
 
 
 class FGVEditDataset:
-    """A sequence of :class:`EditRecord`; images stay paths until somebody looks at them.
+    """A sequence of :class:`EditRecord`; images stay paths until they are needed.
 
     Args:
         data_dir: the JSON file (EasyEdit's datasets call this argument so).
@@ -50,7 +51,7 @@ class FGVEditDataset:
     """
 
     needs_scope = True  # E-VQA's records have no visual scopes
-    _roots: ClassVar[dict[str, Path]] = {}  # image fields that lie elsewhere than image_root
+    _roots: Mapping[str, Path] = MappingProxyType({})  # image fields outside image_root
 
     def __init__(
         self,
@@ -112,17 +113,17 @@ class FGVEditDataset:
         self, message: str, index: int, field: str | None = None, remedy: str | None = None
     ) -> DataError:
         error = DataError(message, file=self.path, record=index, field=field, remedy=remedy)
-        error.message = message  # without the place, so that it can be raised again with it
+        error.message = message  # without the place, which is added when it is raised again
         return error
 
     def _texts(self, item: dict[str, Any], index: int, field: str) -> list[str]:
         value = item.get(field)
-        values = value if isinstance(value, list) else [value]
+        if value is None:
+            raise self._error("is missing", index, field, "add the field")
+        values: list[Any] = value if isinstance(value, list) else [value]
         if not values:
             raise self._error("is empty", index, field, "give it a text")
         for text in values:
-            if value is None:
-                raise self._error("is missing", index, field, "add the field")
             if not isinstance(text, str):
                 raise self._error(f"is a {type(text).__name__}, not text", index, field)
             if not text.strip():
@@ -194,7 +195,7 @@ class FGVEditDataset:
         image = self._image(item, index, "image")
         scopes: list[tuple[Question, ...]] = []
         for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
-            # A record may lack one of its two halves (MSCKE section 4.3), never both.
+            # A record may lack questions on one side (MSCKE section 4.3), never on both.
             found = self._pairs(item, index, q, a, image) if _given(item, q) else ()
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)

@@ -1,4 +1,4 @@
-"""The records' schemas, and everything that can be wrong with one record by itself."""
+"""The schemas of records, and all checks that need no more than one record."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"), ("loc", "loc_ans")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about a data set.
+    """One problem of a data set.
 
     Attributes:
-        level: "error": the record cannot be used; "warning": look at it.
-        check: what was looked for, a short name to filter by.
-        record: index in the file; None: the file as a whole.
+        level: "error": the record cannot be used; "warning": a person should look at it.
+        check: short name of the check that found it.
+        record: index in the file; None: the problem concerns the whole file.
     """
 
     level: Literal["error", "warning"]
@@ -46,7 +46,7 @@ class Finding:
 
 
 def guess_kind(records: list[Any]) -> Kind:
-    """FGVEdit has visual scopes; E-IC asks for captions; else it is E-VQA."""
+    """The records' kind: FGVEdit's have visual scopes, E-IC's ask for captions, else E-VQA."""
     first = next((r for r in records if isinstance(r, dict)), {})
     if any(key.startswith("fg_") for key in first):
         return "fgvedit"
@@ -69,7 +69,7 @@ def model_of(kind: Kind) -> Any:
     ]
     unicode = Annotated[str, pydantic.AfterValidator(_unicode)]
     texts = text | Annotated[list[text], pydantic.Field(min_length=1)]
-    pair = pydantic.create_model("Pair", q=(text, ...), a=(text, ...))
+    pair: Any = pydantic.create_model("Pair", q=(text, ...), a=(text, ...))
     extra = pydantic.create_model(
         "Extra", **{s: (list[pair], pydantic.Field(default_factory=list)) for s in ("in", "out")}
     )
@@ -105,23 +105,27 @@ def schema_findings(records: list[Any], kind: Kind) -> Iterator[Finding]:
         try:
             model.model_validate(record)
         except (ValidationError, RecursionError) as error:
-            listed = error.errors() if isinstance(error, ValidationError) else []
+            listed = (
+                [(one["loc"], one["msg"]) for one in error.errors()]
+                if isinstance(error, ValidationError)
+                else [((), "nested too deeply")]
+            )
             seen: set[str | None] = set()
-            for one in listed or [{"loc": (), "msg": "nested too deeply"}]:
-                field = str(one["loc"][0]) if one["loc"] else None
+            for place, message in listed:
+                field = str(place[0]) if place else None
                 if field not in seen:  # a union reports every branch
                     seen.add(field)
-                    yield Finding("error", "schema", one["msg"], index, field)
+                    yield Finding("error", "schema", message, index, field)
 
 
 def as_list(value: Any) -> list[str]:
-    """A field's texts: it may be one, a list, or absent."""
+    """The texts of a field, which may be one text, a list, or absent."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if isinstance(v, str) and v.strip()]
 
 
 def fold(text: Any) -> str:
-    """For comparing wordings: case, spaces and a final mark do not count."""
+    """``text`` for comparisons: lower case, single spaces, no punctuation mark at the end."""
     return " ".join(str(text).lower().split()).rstrip("?.! ")
 
 

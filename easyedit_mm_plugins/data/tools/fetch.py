@@ -1,7 +1,6 @@
-"""Getting benchmark files: resumable, checked, through mirrors or from an offline folder.
+"""Fetch benchmark files: from their source, a mirror or an offline folder, resumable and checked.
 
-Where a source cannot be fetched by a program, the error says where a person gets it and where to
-put it.
+Where a program cannot fetch a file, the error says where to get it by hand and where to put it.
 """
 
 from __future__ import annotations
@@ -17,21 +16,20 @@ from ...core.optional import need
 from ...core.registry import Registry
 from .download import Progress, download, unpack
 
-SETS = Registry("data set to fetch")
 _OFFLINE = "EASYEDIT_MM_OFFLINE"
 _MIRROR = "EASYEDIT_MM_MIRROR"
 
 
 @dataclass(frozen=True)
 class Remote:
-    """One file.
+    """One file of a data set.
 
     Attributes:
-        name: its place below the data set's folder.
-        url: where it is; None: a person has to get it.
-        md5: as published, if it is.
-        unpack: a zip archive whose content belongs into the folder.
-        holds: what is there once it has been unpacked; then nothing is fetched again.
+        name: its path below the data set's folder.
+        url: its address; None: no program can fetch it.
+        md5: its published checksum, if there is one.
+        unpack: it is a zip archive, to be unpacked into the folder.
+        holds: a path that exists once the archive is unpacked; then it is not fetched again.
     """
 
     name: str
@@ -43,11 +41,11 @@ class Remote:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What belongs to a data set.
+    """A data set that ``easyedit-mm data fetch`` knows.
 
     Attributes:
-        hub: a Hugging Face data set that the files are in.
-        where: for people: the page to get it from.
+        hub: the Hugging Face data set that holds the files.
+        where: the page where a person can get it.
     """
 
     name: str
@@ -55,6 +53,9 @@ class DataSet:
     files: tuple[Remote, ...]
     hub: str | None = None
     where: str | None = None
+
+
+SETS: Registry[DataSet] = Registry("data set to fetch")
 
 
 def fetch(
@@ -67,21 +68,22 @@ def fetch(
     keep_archives: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Bring a data set into ``folder``; what is there already is kept.
+    """Fetch a data set into ``folder``; files that are there already are kept.
 
     Args:
-        offline: a folder to take files from instead (or the environment's ``EASYEDIT_MM_OFFLINE``);
-            nothing is then asked of the network.
-        mirror: base URL that files are fetched from, as ``mirror/file name`` (or
-            ``EASYEDIT_MM_MIRROR``). For the Hugging Face Hub, set ``HF_ENDPOINT``.
-        retries: further tries after a lost connection; each goes on where the last one ended.
-        progress: called with (file, bytes there, bytes in all or None).
+        offline: a folder to copy the files from, without using the network (or the environment
+            variable ``EASYEDIT_MM_OFFLINE``).
+        mirror: base URL to fetch from; files are at ``mirror/file name`` (or the environment
+            variable ``EASYEDIT_MM_MIRROR``). For the Hugging Face Hub, set ``HF_ENDPOINT``.
+        retries: further tries after a lost connection; each continues where the last one ended.
+        progress: called with (file, bytes received, bytes in total or None).
 
     Raises:
         UnknownNameError: no such data set.
-        DataError: a file cannot be fetched, is not what was published, or a person must get it.
+        DataError: a file cannot be fetched, differs from the published one, or must be fetched by
+            hand.
     """
-    data: DataSet = SETS.get(name)
+    data = SETS.get(name)
     folder = Path(folder)
     offline = offline or os.environ.get(_OFFLINE) or None
     mirror = mirror or os.environ.get(_MIRROR) or None
@@ -106,7 +108,7 @@ def fetch(
 
 
 def _unpacking(folder: Path, remote: Remote) -> Path:
-    """A mark that says the archive's content is not all there yet."""
+    """A marker file that exists while the archive is being unpacked."""
     return folder / f".{Path(remote.name).name}.unpacking"
 
 

@@ -45,13 +45,13 @@ def verify(
 
     Args:
         path: JSON files, or a folder: its ``*.json`` that hold lists of records. Several files
-            are taken for splits of one benchmark and checked for shared images.
-        images: image root; None: images are not looked for.
+            are taken as splits of one benchmark and checked for shared images.
+        images: image root; None: images are not checked.
         rephrase_images: root of ``image_rephrase``, if it is another one.
         allow_outside: accept image paths that lead out of the image root.
         tokenizer: "clip" (77 tokens, as the paper's classifier), a folder or hub name, or None.
         max_tokens: questions longer than this are reported; by default the tokenizer's own limit.
-        fix: write cleaned copies into this folder, without what has errors or is there twice.
+        fix: write copies into this folder, without records that have errors or are duplicates.
 
     Raises:
         DataError: a file is missing.
@@ -137,18 +137,18 @@ def _record_findings(
 
 
 def _token_counter(name: str | None, limit: int | None) -> Callable[[str], str | None] | None:
-    """A function that says what is wrong with a text, by a tokenizer."""
+    """A function that says why a text does not suit the tokenizer, or gives None."""
     if name is None:
         return None
     if name == "clip":
         bound = limit or 77
 
-        def problem(text: str) -> str | None:
-            # A token is a character or more: short texts need no counting.
+        def clip_problem(text: str) -> str | None:
+            # A token has at least one character: short texts need no counting.
             n = len(_clip().encode(text)) + 2 if len(text) + 2 > bound else 0
             return f"{n} tokens, CLIP reads {bound}" if n > bound else None
 
-        return problem
+        return clip_problem
     from transformers import AutoTokenizer
 
     try:
@@ -282,7 +282,7 @@ def _fix(report: Verification, contents: dict[Path, list[Any]], folder: Path) ->
 
 
 def _tidy(value: Any) -> Any:
-    """Spaces at the ends and doubled ones go; nothing else changes."""
+    """``value`` with single spaces, and none at the ends of texts; all else is unchanged."""
     if isinstance(value, str):
         return " ".join(value.split())
     if isinstance(value, list):

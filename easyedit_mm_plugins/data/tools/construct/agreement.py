@@ -1,4 +1,4 @@
-"""How well a judge's scope labels agree with known ones."""
+"""How well a judge's scope labels agree with the true ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def agreement(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         right = counts[(scope, scope)]
         precision = _share(right, sum(n for (label, _), n in counts.items() if label == scope))
         recall = _share(right, sum(n for (_, truth), n in counts.items() if truth == scope))
-        both = precision is not None and recall is not None and precision + recall > 0
-        f1 = 2 * precision * recall / (precision + recall) if both else None
+        f1 = None
+        if precision is not None and recall is not None and precision + recall > 0:
+            f1 = 2 * precision * recall / (precision + recall)
         result[scope] = {"precision": precision, "recall": recall, "f1": f1}
     result["confusion"] = {f"{truth}->{label}": n for (label, truth), n in sorted(counts.items())}
     return result

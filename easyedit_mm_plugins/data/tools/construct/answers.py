@@ -1,7 +1,7 @@
 """Counterfactual answers: plausible, of the same type, and not the right one.
 
-The paper does not say where an edit's new answer comes from. Here it is drawn from the answers that
-the data gives to questions of the same type, as often as they occur there.
+The paper does not say where an edit's new answer comes from. Here it is drawn from the data's
+answers to questions of the same type, in proportion to their frequency.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AnswerPool:
                 self._coarse[pair.answer_type][pair.answer] += 1
 
     def draw(self, pair: QA, seed: int) -> str | None:
-        """A different answer for ``pair``; a function of the data, the pair and the seed alone.
+        """A different answer for ``pair``, decided by the data, the pair and the seed alone.
 
         From the source's own alternatives if it has them, else from questions of the same type,
         else from all answers of the same answer type; None if there is no other answer at all.
@@ -36,14 +36,14 @@ class AnswerPool:
         if pair.alternatives is not None:
             left = [a for a in pair.alternatives if normalise(a) not in taken]
             return rng.choice(left) if left else None
+        none: Counter[str] = Counter()
         for pool in (
-            self._fine.get((pair.question_type, pair.answer_type), {}),
-            self._coarse.get(pair.answer_type, {}),
+            self._fine.get((pair.question_type, pair.answer_type), none),
+            self._coarse.get(pair.answer_type, none),
         ):
-            left = sorted((a, n) for a, n in pool.items() if normalise(a) not in taken)
-            if left:
-                answers, weights = zip(*left, strict=True)
-                return rng.choices(answers, weights)[0]
+            others = sorted(answer for answer in pool if normalise(answer) not in taken)
+            if others:
+                return rng.choices(others, [pool[answer] for answer in others])[0]
         if pair.answer_type == "yes/no" and normalise(pair.answer) in ("yes", "no"):
             return "no" if normalise(pair.answer) == "yes" else "yes"
         return None

@@ -1,8 +1,9 @@
-"""Putting questions to a judge: cached, read, and asked again when the reply cannot be used."""
+"""Ask a judge, through the cache, and again where its reply cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import prompts
@@ -14,8 +15,8 @@ class Asker:
     """A judge with a cache in front of it.
 
     Args:
-        judge: who answers.
-        cache: where answers are kept.
+        judge: the model that replies.
+        cache: where replies are kept.
         tries: how often a question is asked until the reply can be used.
     """
 
@@ -28,13 +29,13 @@ class Asker:
         return content_key([self._identity, prompt, image, history, max_tokens])
 
     def verdict(self, q1: str, a1: str, q2: str, a2: str, image: Path | None) -> str:
-        """Yes, No or Maybe; replies that are never one of the three count as Maybe."""
+        """Yes, No or Maybe; Maybe also if no reply was one of the three words."""
         prompt = prompts.scope_prompt(q1, a1, q2, a2, with_image=image is not None)
         found = self._ask(prompt, image, prompts.read_verdict, prompts.VERDICT_AGAIN, 8)
         return found or "Maybe"
 
     def rephrase(self, question: str) -> str | None:
-        """Another wording, or None if none was given."""
+        """Another wording, or None if no reply gave one."""
         return self._ask(
             prompts.rephrase_prompt(question),
             None,
@@ -70,10 +71,9 @@ class Asker:
         digest = image_digest(image) if image is not None else None
         history: tuple[str, ...] = ()
         for _ in range(self.tries):
-            turns = history
             reply = self.cache.ask(
-                self.key(prompt, digest, turns, max_tokens),
-                lambda turns=turns: self.judge.reply(prompt, image, turns, max_tokens),
+                self.key(prompt, digest, history, max_tokens),
+                partial(self.judge.reply, prompt, image, history, max_tokens),
             )
             found = read(reply)
             if found is not None:

@@ -1,4 +1,4 @@
-"""What a run may cost, and stopping before it costs more."""
+"""A limit on requests, tokens and dollars; a build stops before it exceeds the limit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _KEYS = ("requests", "tokens", "usd")
 
 
 class BudgetSpent(EasyEditMMError):
-    """The next request might exceed the budget. What was answered is kept."""
+    """The next request might exceed the budget. Answers received so far are kept."""
 
 
 @dataclass
 class Budget:
-    """Limits, and what has been used of them; safe for several threads.
+    """Limits of a build, and how much of them is used. Several threads may share one budget.
 
-    Every request sent counts, also one that failed. Tokens are those the endpoint reports, or an
-    estimate where it reports none; while a request is under way its estimate is set aside.
+    Every request counts, also a failed one. Tokens are those that the endpoint reports, or an
+    estimate where it reports none; while a request is under way its estimate is reserved.
 
     Attributes:
         requests, tokens, usd: limits of this run; None: no limit.
@@ -39,10 +39,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str | None, prices: tuple[float, float] = (0.15, 0.60)) -> Budget:
-        """Read ``"requests=1000,tokens=2e6,usd=5"``; one number alone means requests.
+        """A budget from ``"requests=1000,tokens=2e6,usd=5"``; a number alone means requests.
 
         Raises:
-            ConfigError: an unknown key or something that is no positive number.
+            ConfigError: an unknown key, or a value that is not a number of 0 or more.
         """
         limits: dict[str, float] = {}
         for part in (text or "").split(","):
@@ -58,18 +58,20 @@ class Budget:
                 raise ConfigError(f"budget {key} is {value.strip()!r}, not a number") from None
             if not 0 <= limits[key] < float("inf"):
                 raise ConfigError(f"budget {key} is {value.strip()}, must be 0 or more")
-        whole = {k: int(v) for k, v in limits.items() if k != "usd"}
-        return cls(**whole, usd=limits.get("usd"), prices=prices)
+        requests, tokens = (
+            int(limits[key]) if key in limits else None for key in ("requests", "tokens")
+        )
+        return cls(requests, tokens, limits.get("usd"), prices)
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
-        """US dollars for so many tokens."""
+        """The price of these tokens in US dollars."""
         return (tokens_in * self.prices[0] + tokens_out * self.prices[1]) / 1e6
 
     def hold(self, estimate: tuple[int, int]) -> None:
-        """Set a request's estimated tokens (in, out) aside, and count it.
+        """Reserve a request's estimated tokens (in, out), and count the request.
 
         Raises:
-            BudgetSpent: it might exceed a limit; nothing is counted then.
+            BudgetSpent: the request might exceed a limit; it is not counted then.
         """
         with self._lock:
             tokens_in = self.used_in + self._held[0] + estimate[0]
@@ -92,14 +94,14 @@ class Budget:
             self._held = (self._held[0] + estimate[0], self._held[1] + estimate[1])
 
     def settle(self, estimate: tuple[int, int], used: tuple[int, int] = (0, 0)) -> None:
-        """Replace a held estimate by what was really used."""
+        """Replace a reserved estimate by the tokens that the request used."""
         with self._lock:
             self._held = (self._held[0] - estimate[0], self._held[1] - estimate[1])
             self.used_in += used[0]
             self.used_out += used[1]
 
     def summary(self) -> str:
-        """One line on what was used."""
+        """One line: requests, tokens and dollars used."""
         spent = self.cost(self.used_in, self.used_out)
         return (
             f"{self.used_requests:,} requests, {self.used_in + self.used_out:,} tokens, "

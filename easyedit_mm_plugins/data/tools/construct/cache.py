@@ -1,4 +1,4 @@
-"""Answers of a judge on disk, by content: what was asked once is not asked again."""
+"""A judge's replies on disk: a request that was answered is not sent again."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ....core.files import disk_error
 
 
 def content_key(value: Any) -> str:
-    """The name of a request: a hash of everything that decides its answer."""
+    """The key of a request: a hash of everything that decides its reply."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class AnswerCache:
-    """A file of JSON lines ``{"key", "reply", ...}``, one per answer, written as it comes.
+    """A file of JSON lines ``{"key", "reply"}``. Each reply is written as soon as it comes.
 
-    A line cut short by a kill or a full disk is dropped when the file is next opened. Without a
-    path, answers are kept in memory only.
+    A last line cut short by a kill is dropped when the file is next opened. Without a path, replies
+    are kept in memory only.
 
     Raises:
         DataError: the file is not such a cache.
@@ -37,7 +37,7 @@ class AnswerCache:
         self._replies: dict[str, str] = {}
         self._waiting: dict[str, Future[str]] = {}
         if self.path is not None and self.path.exists():
-            self._read()
+            self._read(self.path)
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -46,23 +46,23 @@ class AnswerCache:
         return key in self._replies
 
     def get(self, key: str) -> str | None:
-        """The answer under ``key``, if there is one."""
+        """The reply under ``key``, if there is one."""
         return self._replies.get(key)
 
     def ask(self, key: str, fetch: Callable[[], str]) -> str:
-        """The answer under ``key``, fetched and written down if it is new.
+        """The reply under ``key``; if it is not there, it is fetched and written.
 
-        Threads that want the same answer at the same time wait for one request.
+        Threads that ask for the same key at the same time share one request.
         """
         with self._lock:
             if key in self._replies:
                 return self._replies[key]
-            future = self._waiting.get(key)
-            mine = future is None
-            if mine:
-                future = self._waiting[key] = Future()
-        if not mine:
-            return future.result()
+            other = self._waiting.get(key)
+            if other is None:
+                future: Future[str] = Future()
+                self._waiting[key] = future
+        if other is not None:
+            return other.result()
         try:
             reply = fetch()
             self._write(key, reply)
@@ -77,8 +77,8 @@ class AnswerCache:
         future.set_result(reply)
         return reply
 
-    def _read(self) -> None:
-        raw = self.path.read_bytes()
+    def _read(self, path: Path) -> None:
+        raw = path.read_bytes()
         end = raw.rfind(b"\n") + 1
         for number, line in enumerate(raw[:end].split(b"\n")[:-1], 1):
             try:
@@ -89,13 +89,13 @@ class AnswerCache:
             if not isinstance(key, str) or not isinstance(reply, str):
                 raise DataError(
                     "is not a judge's answer",
-                    file=self.path,
+                    file=path,
                     record=f"line {number}",
                     remedy="delete the line, or name another cache file",
                 )
             self._replies[key] = reply
         if end < len(raw):  # the last answer was being written when the run was killed
-            os.truncate(self.path, end)
+            os.truncate(path, end)
 
     def _write(self, key: str, reply: str) -> None:
         if self.path is None:

@@ -1,8 +1,8 @@
-"""What a build would ask, counted without asking."""
+"""Estimate the requests and tokens of a build without sending any."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from ....core.errors import DataError
@@ -16,7 +16,7 @@ from .sources import ImageGroup, Source
 
 
 def gather(source: Source, config: BuildConfig) -> tuple[list[ImageGroup], AnswerPool]:
-    """The groups to work on, and the answers of all of the source's groups."""
+    """The groups to build from, and the answers of all of the source's groups."""
     groups = list(source.groups())
     pool = AnswerPool(groups)
     groups = groups[: config.limit]
@@ -28,15 +28,15 @@ def gather(source: Source, config: BuildConfig) -> tuple[list[ImageGroup], Answe
 def estimate(
     source: Source, judge: Judge, config: BuildConfig, cache: AnswerCache | None = None
 ) -> dict[str, Any]:
-    """What a build would ask, without asking: counts, and tokens by the judge's own estimate.
+    """Requests of a build by kind, and their tokens by the judge's own estimate.
 
-    Scope questions that the cache holds already are subtracted. In-scope answers depend on the
-    verdicts; a third of the questions is reckoned with.
+    Scope questions in the cache are not counted. How many in-scope answers are asked for depends on
+    the verdicts; the estimate assumes one for every third question.
     """
     groups, _ = gather(source, config)
     asker = Asker(judge, cache or AnswerCache(), config.tries)
     usable = [g for g in groups if len(g.pairs) > 1]
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = defaultdict(float)
     tokens = [0.0, 0.0]
 
     def add(kind: str, prompt: str, with_image: bool, times: float = 1) -> None:
@@ -51,7 +51,7 @@ def estimate(
             try:
                 digest = image_digest(source.image_root / group.image)
             except DataError:
-                continue  # such an image is left out by the build, too
+                continue  # the build leaves such an image out
         for pair in group.pairs[1:]:
             texts = (first.question, first.answer, pair.question, pair.answer)
             for image in (True, False):
@@ -71,7 +71,7 @@ def estimate(
         "question pairs": sum(len(g.pairs) - 1 for g in usable),
         "requests": {k: round(n) for k, n in counts.items() if k != "cached"},
         "requests in all": round(sum(n for k, n in counts.items() if k != "cached")),
-        "scope questions in the cache": counts["cached"],
+        "scope questions in the cache": round(counts["cached"]),
         "tokens in": round(tokens[0]),
         "tokens out": round(tokens[1]),
     }

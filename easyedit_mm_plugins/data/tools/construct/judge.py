@@ -1,4 +1,4 @@
-"""Judges: what is asked of them, and the one behind an OpenAI-compatible endpoint."""
+"""The interface of a judge, and the judge behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _REFUSALS = ("content_filter", "content_policy_violation")
 
 
 class JudgeError(EasyEditMMError):
-    """The judge cannot be reached or refuses to work. What was answered is kept."""
+    """The judge cannot be reached or refuses to work. Answers received so far are kept."""
 
 
 class Judge(ABC):
-    """Something that replies to a prompt, perhaps about an image."""
+    """A model that replies to a prompt, perhaps about an image."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Everything besides the prompt that decides a reply; part of the cache's keys."""
+        """All settings besides the prompt that decide a reply; part of the cache's keys."""
 
     @abstractmethod
     def reply(
@@ -46,12 +46,12 @@ class Judge(ABC):
 
         Args:
             prompt: the user's first message; ``image`` goes with it.
-            history: what followed, by turns the judge's reply and the user's next message.
+            history: what followed: the judge's reply, the user's next message, and so on.
 
         Raises:
-            BudgetSpent: asking might cost more than was allowed.
+            BudgetSpent: the request might exceed the budget.
             DataError: the image cannot be used.
-            JudgeError: no reply after all retries, or none will ever come.
+            JudgeError: no reply after all retries, or retrying is of no use.
         """
 
     def estimate(self, prompt: str, image: bool) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def image_url(path: Path, max_side: int) -> str:
     Raises:
         DataError: the file is missing or cannot be decoded.
     """
-    picture = open_image(path)  # raises the clear errors
+    picture = open_image(path)  # raises the errors that name the file
     with Image.open(path) as opened:
         kind, mode = opened.format, opened.mode
         turned = opened.getexif().get(0x0112, 1) not in (0, 1)
@@ -104,11 +104,11 @@ class ChatJudge(Judge):
     """A model behind an OpenAI-compatible chat-completions endpoint.
 
     Args:
-        model: its name there (the paper's is gpt-4o-mini).
+        model: its name at the endpoint (the paper's is gpt-4o-mini).
         base_url: by default OpenAI's, or the environment's ``OPENAI_BASE_URL``. A user and password
             in it are sent as a Basic authorization header; the attribute ``base_url`` lacks them.
         key_env: environment variable with the key; endpoints other than OpenAI's may need none.
-        budget: what may be spent.
+        budget: limits on requests, tokens and dollars; none by default.
         max_side: images are scaled down to this many pixels.
         timeout: seconds for one request.
         retries: further tries after rate limits, server errors, broken replies and lost
@@ -178,14 +178,16 @@ class ChatJudge(Judge):
                 {"type": "image_url", "image_url": picture},
             ]
         messages = [{"role": "user", "content": content}]
-        for turn, text in enumerate(history):
-            messages.append({"role": ("assistant", "user")[turn % 2], "content": text})
+        for turn, said in enumerate(history):
+            messages.append({"role": ("assistant", "user")[turn % 2], "content": said})
         guess = self.estimate(prompt + "".join(history), image is not None)
         trouble = ""
         for attempt in range(self.retries + 1):
             self._wait_for_pause()
             self.budget.hold(guess)
             used = (0, 0)
+            text: str | None
+            wait: float | None
             try:
                 answer = self.client.chat.completions.create(
                     model=self.model,
@@ -218,9 +220,8 @@ class ChatJudge(Judge):
 
     def _read(self, answer: Any, guess: tuple[int, int]) -> tuple[str | None, tuple[int, int]]:
         usage = getattr(answer, "usage", None)
-        used = (getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
-        if not all(isinstance(n, int) for n in used):
-            used = guess
+        sent, made = (getattr(usage, f"{kind}_tokens", None) for kind in ("prompt", "completion"))
+        used = (sent, made) if isinstance(sent, int) and isinstance(made, int) else guess
         choices = getattr(answer, "choices", None)
         if not isinstance(choices, list) or not choices:
             return None, used
@@ -232,10 +233,14 @@ class ChatJudge(Judge):
         return (redact(content) if isinstance(content, str) else ""), used
 
     def _status(self, error: Any) -> float | str | None:
-        """Seconds to wait (None: as usual), or a reply to go on with; raises what is final."""
+        """Seconds to wait (None: the usual backoff), or the reply to use.
+
+        Raises:
+            JudgeError: retrying is of no use.
+        """
         code, status = str(getattr(error, "code", "") or ""), error.status_code
         if code in _REFUSALS:
-            return ""  # the endpoint will not look at this picture: none of the three words
+            return ""  # the endpoint rejects this picture; counts as no verdict
         if status == 400 and "max_completion_tokens" in str(error):
             self._limit_name = "max_completion_tokens"
             return 0.0
@@ -261,9 +266,10 @@ class ChatJudge(Judge):
         ) from error
 
     def _back_off(self, attempt: int, wait: float | None) -> None:
-        usual = self.backoff * 2**attempt * random.uniform(0.75, 1.25)  # not all at once
+        # A random factor, so that threads do not retry in step.
+        usual = self.backoff * 2**attempt * random.uniform(0.75, 1.25)
         pause = min(60.0, usual) if wait is None else wait
-        with self._lock:  # everybody waits: the endpoint is overloaded for all threads alike
+        with self._lock:  # all threads wait: the endpoint is overloaded for all of them
             self._pause_until = max(self._pause_until, time.monotonic() + pause)
 
     def _wait_for_pause(self) -> None:

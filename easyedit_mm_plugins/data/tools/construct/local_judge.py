@@ -20,9 +20,8 @@ _SCOPE = "a simple judgment (Yes, No, Maybe)"
 class LocalJudge(Judge):
     """An image-text-to-text model of transformers (LLaVA, Qwen-VL, Idefics, ...).
 
-    Scope prompts are answered by the one of Yes, No, Maybe to which the model gives the highest
-    probability: a small model seldom keeps to the three words by itself. Everything else is
-    generated greedily.
+    The reply to a scope prompt is the one of Yes, No and Maybe with the highest probability: a
+    small model seldom keeps to the three words by itself. Other replies are generated greedily.
 
     Args:
         path: a folder or a hub name.
@@ -82,7 +81,7 @@ class LocalJudge(Judge):
         turns = [("user", prompt)]
         turns += [(("assistant", "user")[i % 2], text) for i, text in enumerate(history)]
         if getattr(self.processor, "chat_template", None):
-            messages = [
+            messages: list[dict[str, Any]] = [
                 {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
             ]
             if picture is not None:
@@ -94,5 +93,5 @@ class LocalJudge(Judge):
             text = "\n".join([*([mark] if mark else []), *lines, "ASSISTANT:"])
         given = {"images": picture} if picture is not None else {}
         inputs = self.processor(text=text, return_tensors="pt", **given)
-        inputs.pop("token_type_ids", None)  # some tokenizers make them, language models refuse them
+        inputs.pop("token_type_ids", None)  # made by some tokenizers, refused by language models
         return {k: v.to(self.model.device) for k, v in inputs.items()}

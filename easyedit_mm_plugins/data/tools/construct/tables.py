@@ -68,7 +68,7 @@ class EasyVQASource(Source):
             raise ConfigError(f"unknown split {split!r}; known: train, test")
         package = need("easy_vqa", "the source easy-vqa", package="easy-vqa")
         self.split = split
-        self.image_root = Path(package.__file__).parent / "data"
+        self.image_root = Path(package.__path__[0]) / "data"
 
     def describe(self) -> dict[str, Any]:
         return {"source": self.name, "split": self.split}
@@ -86,7 +86,7 @@ class TableSource(Source):
     """A user's own CSV or JSON Lines file with ``image``, ``question`` and ``answer``.
 
     Optional: ``question_type``, ``answer_type``, ``rephrase``, ``id``. Rows of one image need not
-    stand together; the first of them is what is edited.
+    follow each other; the first of them is the edit.
 
     Args:
         files: ``.csv`` (with a header), ``.tsv``, ``.jsonl`` or ``.json`` (a list).
@@ -115,18 +115,19 @@ class TableSource(Source):
             for number, item in read_rows(path):
                 question, answer = (text_of(item, f, path, number) for f in ("question", "answer"))
                 image = image_of(self, item, path, number)
-                kinds = [
+                question_type, answer_type = (
                     text_of(item, field, path, number) if item.get(field) else guessed
                     for field, guessed in zip(
                         ("question_type", "answer_type"),
                         guess_types(question, answer),
                         strict=True,
                     )
-                ]
+                )
                 again = text_of(item, "rephrase", path, number) if item.get("rephrase") else None
                 given = item.get("id") not in (None, "")
                 name = text_of(item, "id", path, number) if given else f"{path.stem}-{number}"
-                items.append((image, QA(name, question, answer, *kinds, rephrase=again)))
+                pair = QA(name, question, answer, question_type, answer_type, rephrase=again)
+                items.append((image, pair))
         if not items:
             raise DataError("has no rows", file=self.files[0])
         return group_pairs(items)

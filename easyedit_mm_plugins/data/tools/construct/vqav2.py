@@ -89,11 +89,11 @@ class VQAv2Source(Source):
             for a in given
             if isinstance(a, dict) and isinstance(a.get("answer"), str) and a["answer"].strip()
         )
-        types = [
+        question_type, answer_type = (
             value if isinstance(value := item.get(field), str) and value.strip() else kind
             for field, kind in zip(("question_type", "answer_type"), kinds, strict=True)
-        ]
-        return QA(str(qid), question, answer, *types, accepted=tuple(accepted))
+        )
+        return QA(str(qid), question, answer, question_type, answer_type, tuple(accepted))
 
 
 def _object(path: Path) -> dict[str, Any]:
