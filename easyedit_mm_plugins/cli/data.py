@@ -1,4 +1,4 @@
-"""``easyedit-mm data``: build, fetch, verify, look at and publish benchmark data."""
+"""``easyedit-mm data``: fetch, build, verify, view and publish benchmark data."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Build, fetch, verify, look at and publish benchmark data.",
+    help="Fetch, build, verify, view and publish benchmark data.",
     no_args_is_help=True,
 )
 
 app.command("build-fgvedit")(build_fgvedit)
 
 Files = Annotated[list[Path], typer.Argument(help="JSON files of records, or a folder of them.")]
-Rephrased = Annotated[
-    Path | None, typer.Option(help="Folder of image_rephrase, if it is another one.")
-]
+Rephrased = Annotated[Path | None, typer.Option(help="Folder of image_rephrase, if not --images.")]
 
 
 @app.command()
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="A data set; without one, a list.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a data set; without a name they are listed.")
+    ] = None,
     to: Annotated[Path, typer.Option(help="Folder for it.")] = Path("data/downloads"),
-    offline: Annotated[Path | None, typer.Option(help="Take the files from this folder.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="Base URL to fetch from instead.")] = None,
-    keep_archives: Annotated[bool, typer.Option("--keep-archives")] = False,
+    offline: Annotated[
+        Path | None, typer.Option(help="Copy the files from this folder; no network.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Base URL to fetch from.")] = None,
+    keep_archives: Annotated[
+        bool, typer.Option("--keep-archives", help="Keep zip archives once unpacked.")
+    ] = False,
 ) -> None:
-    """Get published data: resumable, checked where checksums are published."""
+    """Fetch a published data set; resumable, and checked where checksums are published."""
     from ..core.console import CONSOLE
     from ..data.tools.fetch import SETS
     from ..data.tools.fetch import fetch as get
@@ -64,16 +68,20 @@ def verify(
     allow_outside: AllowOutside = False,
     kind: Annotated[str | None, typer.Option(help="fgvedit, e-vqa or e-ic.")] = None,
     tokenizer: Annotated[str, typer.Option(help="clip, a folder, a hub name or none.")] = "clip",
-    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="By default the tokenizer's limit.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes for images.")] = None,
     as_json: Annotated[
-        Path | None, typer.Option("--json", help="Report to a file; - prints.")
+        Path | None, typer.Option("--json", help="Write the findings to this file; - prints them.")
     ] = None,
-    fix: Annotated[Path | None, typer.Option(help="Write cleaned copies to this folder.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count, too.")] = False,
-    show: Annotated[int, typer.Option(min=0, help="Findings to print of each kind.")] = 3,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write copies without bad records to this folder.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings, too.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Number of findings of each kind to print.")] = 3,
 ) -> None:
-    """Is it fit for use? Exit code 0: yes, 1: no, 2: it could not be found out."""
+    """Check records and images. Exit code 0: fit for use, 1: errors found, 2: not checked."""
     from ..data.schema import KINDS
     from ..data.tools.verify import verify as check
 
@@ -107,12 +115,16 @@ def preview(
     images: Images = None,
     rephrase_images: Rephrased = None,
     allow_outside: AllowOutside = False,
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
-    limit: Annotated[int, typer.Option(min=0, help="Records per file; 0: all.")] = 200,
-    side: Annotated[int, typer.Option(min=16, help="Size of the pictures.")] = 256,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
+    limit: Annotated[
+        int, typer.Option(min=0, help="Number of records of each file; 0: all.")
+    ] = 200,
+    side: Annotated[
+        int, typer.Option(min=16, help="Largest width and height of the images.")
+    ] = 256,
     title: Annotated[str | None, typer.Option()] = None,
 ) -> None:
-    """One HTML page of records, with pictures, filters and search; needs no server."""
+    """Write one HTML page of records with images, filters and search; it needs no server."""
     from ..data.tools.preview import write_preview
 
     n = write_preview(
@@ -131,10 +143,10 @@ def preview(
 @app.command()
 def stats(
     path: Files,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plots: Annotated[Path | None, typer.Option(help="Folder for plots (PNG).")] = None,
 ) -> None:
-    """The tables and plots that a data card needs, as Markdown."""
+    """Print statistics of records as Markdown tables, and draw plots of them."""
     from ..data.tools import stats as module
 
     found = module.describe(path)
@@ -147,11 +159,13 @@ def stats(
 @app.command()
 def card(
     path: Annotated[Path, typer.Argument(help="A folder of records, or a file.")],
-    out: Annotated[Path | None, typer.Option(help="By default README.md beside them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="By default README.md in their folder.")] = None,
     name: Annotated[str | None, typer.Option()] = None,
-    license: Annotated[str, typer.Option(help="As the Hub abbreviates it.")] = "other",
+    license: Annotated[
+        str, typer.Option(help="The Hub's identifier, such as cc-by-4.0.")
+    ] = "other",
 ) -> None:
-    """Write a data card to fill in; what is known is filled in already."""
+    """Write a data card; what the files do not tell is marked TODO."""
     from ..data.tools.card import write_card
 
     out = out or (path if path.is_dir() else path.parent) / "README.md"
@@ -168,11 +182,13 @@ def push(
     images: Images = None,
     allow_outside: AllowOutside = False,
     kind: Annotated[str, typer.Option(help="fgvedit, e-vqa or e-ic.")] = "fgvedit",
-    card: Annotated[Path | None, typer.Option(help="Data card to put there.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="By default it is private.")] = False,
+    card: Annotated[Path | None, typer.Option(help="File with the data card.")] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make it public; by default it is private.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out.")] = False,
 ) -> None:
-    """Upload records and their pictures to the Hugging Face Hub as Parquet."""
+    """Upload records and their images to the Hugging Face Hub as Parquet."""
     from ..core.registry import resolve
     from ..data.entries import DATASETS
     from ..data.record_files import record_files

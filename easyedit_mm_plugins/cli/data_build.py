@@ -15,7 +15,9 @@ STOPPED = 3  # exit code of a build that stopped at its budget
 
 
 def build_fgvedit(
-    out: Annotated[Path, typer.Option(help="Folder for the benchmark; a stopped build goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the benchmark; a stopped build in it continues.")
+    ],
     source: Annotated[
         str, typer.Option(help="vqav2, e-vqa, easy-vqa, scenes or table (CSV, JSON Lines).")
     ] = "vqav2",
@@ -25,41 +27,60 @@ def build_fgvedit(
     images: Images = None,
     allow_outside: AllowOutside = False,
     nq: Annotated[Path | None, typer.Option(help="Natural Questions, for locality.")] = None,
-    n: Annotated[int | None, typer.Option(min=1, help="scenes: how many.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="scenes: number of scenes.")] = None,
     split: Annotated[str | None, typer.Option(help="easy-vqa: train or test.")] = None,
     judge: Annotated[str, typer.Option(help="chat or local.")] = "chat",
     model: Annotated[
-        str, typer.Option(help="The judge's name at its endpoint, or a folder (local).")
+        str, typer.Option(help="The judge model's name at its endpoint, or a folder (local).")
     ] = "gpt-4o-mini",
     base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint.")] = None,
     key_env: Annotated[
         str, typer.Option(help="Environment variable with the key.")
     ] = "OPENAI_API_KEY",
     params: Annotated[str | None, typer.Option(help="Further request parameters, as JSON.")] = None,
-    max_side: Annotated[int, typer.Option(min=32, help="Images are scaled to this.")] = 512,
-    retries: Annotated[int, typer.Option(min=0, help="After rate limits and errors.")] = 6,
+    max_side: Annotated[
+        int, typer.Option(min=32, help="Larger images are scaled down to this.")
+    ] = 512,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Further tries after rate limits and errors.")
+    ] = 6,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one request.")] = 60,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
     budget: Annotated[
-        str | None, typer.Option(help="Stop before: requests=1000,tokens=2e6,usd=5")
+        str | None, typer.Option(help="Stop before exceeding, e.g. requests=1000,tokens=2e6,usd=5")
     ] = None,
     prices: Annotated[
         str, typer.Option(help="US dollars per million tokens, in and out.")
     ] = "0.15,0.60",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count and estimate.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="First so many images.")] = None,
-    max_questions: Annotated[int | None, typer.Option(min=2, help="Of an image.")] = None,
-    alt: Annotated[str, typer.Option(help="New answers: distribution or judge.")] = "distribution",
-    both_sides: Annotated[
-        bool, typer.Option("--both-sides", help="Records need questions on both sides.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only estimate requests and cost.")
     ] = False,
-    test_share: Annotated[float, typer.Option(min=0, max=0.99)] = 0.25,
-    cache: Annotated[Path | None, typer.Option(help="Answers, if not OUT/answers.jsonl.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of images, from the first.")
+    ] = None,
+    max_questions: Annotated[
+        int | None, typer.Option(min=2, help="Number of questions per image.")
+    ] = None,
+    alt: Annotated[
+        str, typer.Option(help="Source of new answers: distribution or judge.")
+    ] = "distribution",
+    both_sides: Annotated[
+        bool,
+        typer.Option(
+            "--both-sides", help="Leave out records that lack questions in or out of scope."
+        ),
+    ] = False,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of images in the test file.")
+    ] = 0.25,
+    cache: Annotated[
+        Path | None, typer.Option(help="File of replies; by default OUT/answers.jsonl.")
+    ] = None,
     device: Annotated[str, typer.Option(help="local judge: cpu, cuda ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="local judge: bfloat16 ...")] = None,
     seed: Annotated[int, typer.Option(help="Of answers, locality and the split.")] = 0,
 ) -> None:
-    """Make FGVEdit-like records of questions about images (MSCKE section 4.2)."""
+    """Build a benchmark like FGVEdit from questions about images (MSCKE section 4.2)."""
     from ..core.console import CONSOLE, progress_bars
     from ..data.tools.construct import (
         AnswerCache,

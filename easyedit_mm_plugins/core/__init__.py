@@ -1,1 +1,1 @@
-"""What everything stands on: errors, names, files, processes, loggers; nothing about editing."""
+"""The base of the package: errors, tables of names, files, processes, loggers. Imports no model."""

@@ -1,4 +1,4 @@
-"""Printing for people: progress that is quiet where nobody watches, errors without a traceback."""
+"""Printing: progress (bars in a terminal, few lines in a log file), errors without a traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST = 300  # characters of an exception's text
 
 
 def show_error(error: EasyEditMMError) -> None:
-    """One message: what is wrong, and what to do."""
+    """Print an error's message and remedy."""
     ERRORS.print("[bold red]error[/]", end=" ")
     ERRORS.print(error.message if error.remedy else str(error), markup=False, soft_wrap=True)
     if error.remedy:
@@ -62,11 +62,10 @@ def show_unforeseen(error: BaseException) -> None:
 def progress_bars(
     console: Console | None = None, every: float = _QUIET_SECONDS
 ) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Gives a function that makes one bar per label; a bar is called with (done, total).
+    """Give a function from a label to its progress callback, which is called with (done, total).
 
-    In a terminal these are live bars with the time left. Elsewhere, such as in a log file, each
-    label prints a line when it starts being slow (``every`` so many seconds) and one when it is
-    done.
+    In a terminal each label is a live bar with the time left. Elsewhere, such as in a log file, it
+    prints a line every ``every`` seconds and one at the end.
     """
     console = console or CONSOLE
     if not console.is_terminal:

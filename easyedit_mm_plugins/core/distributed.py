@@ -1,9 +1,9 @@
-"""Sharing work between processes that ``torchrun`` or ``accelerate launch`` started.
+"""Share work between the processes that ``torchrun`` or ``accelerate launch`` started.
 
-In an evaluation each process takes every n-th case; the run folder, which several may write to,
-brings them together, and nothing but barriers is sent. In training each takes some of the batches
-of an optimiser step, and their gradients are summed. Any number of CPUs or GPUs will do, on
-machines that share a file system.
+In an evaluation each of n processes takes every n-th case and writes to the common run folder; only
+barriers are sent between them. In training each process takes some batches of an optimiser step,
+and the gradients are summed. The processes may use CPUs or GPUs, on machines that share a file
+system.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError
 
@@ -31,11 +31,12 @@ _PATIENCE = timedelta(days=30)  # the first process to finish waits for the last
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one launch.
+    """The place of this process among those of one launch.
 
     Attributes:
-        rank, world: which one, of how many.
-        local: which one on this machine; a device ``cuda`` becomes ``cuda:local``.
+        rank: number of this process, from 0.
+        world: number of processes.
+        local: number of this process on its machine; a device ``cuda`` becomes ``cuda:local``.
     """
 
     rank: int = 0
@@ -44,10 +45,10 @@ class Ranks:
 
     @classmethod
     def here(cls) -> Ranks:
-        """What the launcher wrote into the environment; one process alone without a launcher.
+        """The place that the launcher wrote into the environment; without a launcher, 0 of 1.
 
         Raises:
-            ConfigError: what is written there is no rank.
+            ConfigError: the environment does not hold a valid rank.
         """
         values = {
             what: next((os.environ[name] for name in names if name in os.environ), None)
@@ -70,31 +71,31 @@ class Ranks:
 
     @staticmethod
     def forget() -> None:
-        """This process is none of the launch's, but a worker that one of them started."""
+        """Remove the rank from the environment: for a worker that is not part of the launch."""
         for name in (name for names in _NAMES.values() for name in names):
             os.environ.pop(name, None)
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this is process 0, which prints and writes for all."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of ``items``; all parts together are ``items``."""
+        """This process's part of ``items``: every ``world``-th one, from ``rank``."""
         return list(items[self.rank :: self.world])
 
     def device(self, name: str) -> str:
-        """``name``, or this process's own GPU where it just says ``cuda``."""
+        """``name``, or this process's own GPU if ``name`` is ``cuda``."""
         return f"cuda:{self.local}" if name == "cuda" and self.world > 1 else name
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes have come here."""
         if self.world == 1:
             return
         self._group().barrier()
 
     def gather(self, value: T) -> list[T]:
-        """Everybody's ``value``, in the order of ranks; it must be picklable."""
+        """The ``value`` of each process, in the order of ranks; it must be picklable."""
         if self.world == 1:
             return [value]
         found: list[T] = [value] * self.world
@@ -121,7 +122,7 @@ class Ranks:
         ):
             parameter.grad = part.view_as(parameter).to(parameter.device, parameter.dtype)
 
-    def _group(self):
+    def _group(self) -> Any:
         import torch.distributed as dist
 
         if not dist.is_initialized():
@@ -131,7 +132,7 @@ class Ranks:
         return dist
 
     def leave(self) -> None:
-        """The last thing to call: lets go of the other processes."""
+        """Leave the group of processes; call it last."""
         if self.world > 1:
             import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Every error that the plugin raises on purpose: what is wrong, where, and what to do about it."""
+"""The errors that the package raises: what is wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DataError(EasyEditMMError, ValueError):
 
     Args:
         message: what is wrong.
-        file, record, field: where; any may be ``None``.
+        file, record, field: the place; any may be ``None``.
         remedy: what to do.
     """
 
@@ -60,7 +60,7 @@ class CheckpointError(EasyEditMMError):
 
 
 class BackboneError(EasyEditMMError):
-    """A base model that cannot be loaded or does not offer what a method needs."""
+    """A base model that cannot be loaded or lacks something that a method needs."""
 
 
 class BridgeError(EasyEditMMError):

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, then renamed into it."""
+"""Write files atomically: to a temporary file in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .errors import DataError, EasyEditMMError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; renamed onto it if the block ends well, else removed.
+    """A temporary path in the folder of ``path``; renamed to ``path`` if the block succeeds.
 
     Raises:
         EasyEditMMError: the disk is full or the folder is not writable.
@@ -56,7 +56,7 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def disk_error(error: OSError, path: str | Path) -> EasyEditMMError:
-    """An error that a person can act on, for a failed write to ``path``."""
+    """The error to raise for a failed write to ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EasyEditMMError(
             f"no room left on the disk while writing {path}",

@@ -1,4 +1,4 @@
-"""JSON Lines that survive being killed, a full disk, and several writers."""
+"""JSON Lines files that stay valid when a process is killed, the disk is full, or several write."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .files import disk_error
 
 try:
     import fcntl
-except ImportError:  # Windows: one writer at a time is then up to the user
+except ImportError:  # Windows: the user must see to it that only one process writes
     fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def locked(file: BinaryIO) -> Iterator[None]:
-    """Hold the advisory lock of an open file; other processes of ours wait for it."""
+    """Hold the advisory lock of an open file; other processes that call this wait for it."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
     try:
@@ -32,7 +32,7 @@ def locked(file: BinaryIO) -> Iterator[None]:
 
 
 def append(path: Path, values: list[Any]) -> None:
-    """Add one line per value, flushed to the file; either all of them are there or none.
+    """Append one line per value and flush; either all lines are written or none.
 
     Raises:
         RunError: the disk is full or the file cannot be written; earlier lines are untouched.
@@ -52,7 +52,7 @@ def append(path: Path, values: list[Any]) -> None:
                 while written < len(data):
                     written += file.write(data[written:])
             except BaseException:
-                file.truncate(end)  # no half line stays behind
+                file.truncate(end)  # leave no partial line
                 raise
     except OSError as error:
         problem = disk_error(error, path)
@@ -62,9 +62,8 @@ def append(path: Path, values: list[Any]) -> None:
 def load(path: Path) -> tuple[list[Any], str | None]:
     """All values of the file, and a note if its last line had to be dropped.
 
-    A line that was being written when the process died has no line end, or none of its text; it is
-    cut off the file, so that the next append starts on a line of its own. A file that may only be
-    read is left as it is.
+    If a process died while it wrote the last line, that line is incomplete; it is removed from the
+    file, so that the next append starts a new line. A read-only file is left unchanged.
 
     Raises:
         RunError: a line in the middle is not JSON, naming file and line.

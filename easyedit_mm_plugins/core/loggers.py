@@ -1,7 +1,7 @@
 """Optional logging to TensorBoard and Weights & Biases; nothing is logged unless asked for.
 
-Run folders hold everything that is logged here; a logger only shows it where a team already looks.
-Training is logged as it goes, an evaluation's metrics when they are known.
+A logger shows what the run folder holds anyway. Training is logged step by step, an evaluation's
+metrics at its end.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class TensorBoardLogger:
         """One point per value."""
         if self.writer is None:
             writer = import_module("torch.utils.tensorboard").SummaryWriter
-            # What a killed run had logged after its last checkpoint comes again: drop it.
+            # A resumed run logs again what a killed one logged after its last checkpoint.
             self.writer = writer(str(self.folder), purge_step=step)
             self.writer.add_text("config", self.about)
         for key, value in values.items():
             self.writer.add_scalar(key, value, step)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Write what is still buffered."""
         if self.writer is not None:
             self.writer.close()
 
@@ -88,7 +88,7 @@ class Loggers:
         self.members = list(members)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log every number among ``values``; what is no number is left out."""
+        """Log the numbers among ``values``; other values are left out."""
         numbers = {
             key: float(value)
             for key, value in values.items()
@@ -106,7 +106,7 @@ class Loggers:
             values |= {f"{place}/{metric}": value for metric, value in row["metrics"].items()}
             values[f"{place}/seconds_per_case"] = row["seconds"] / row["n"]
             values[f"{place}/memory_mb"] = row.get("memory_mb")
-        for cases in sorted(points):  # Weights & Biases wants steps that do not go back
+        for cases in sorted(points):  # Weights & Biases requires increasing steps
             self.log(cases, points[cases])
 
 
@@ -143,7 +143,7 @@ def open_loggers(
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise now what :func:`open_loggers` would raise after the work is done.
+    """Raise the errors of :func:`open_loggers` early, before long work.
 
     Raises:
         UnknownNameError: no such logger. ConfigError: its package is missing.

@@ -1,4 +1,4 @@
-"""A few processes that report to one: progress, notes, and errors in words."""
+"""Worker processes that report progress, notes and errors to the parent process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .secrets import redact
 
 
 class Reporter:
-    """What a worker tells the parent; a plain callable for progress of one label."""
+    """Sends a worker's progress, notes and lines to the parent process."""
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 
     @staticmethod
     def one_thread() -> None:
-        """Several one-thread processes use few cores better than one with several threads."""
+        """Use one thread: several one-thread processes use few cores best."""
         import torch
 
         torch.set_num_threads(1)
@@ -38,15 +38,15 @@ class Reporter:
         return lambda done, total: self.channel.put(("progress", label, done, total))
 
     def note(self, text: str) -> None:
-        """A line for the person in front."""
+        """Print a note."""
         self.channel.put(("note", text))
 
     def line(self, text: str) -> None:
-        """A line that says what is finished."""
+        """Print a line, such as what is finished."""
         self.channel.put(("log", text))
 
     def forward_log(self, label: str) -> None:
-        """Show what the package logs in this process, with ``label`` before it."""
+        """Print what the package logs in this process, with ``label`` in front."""
         handler = _Forward()
         handler.tell = lambda text: self.channel.put(("log", f"{label}: {text}"))
         logger = logging.getLogger("easyedit_mm_plugins")
@@ -62,30 +62,30 @@ class _Forward(logging.Handler):
 
 
 class LocalReporter(Reporter):
-    """The same for work in this very process, whose threads are its own business."""
+    """A reporter for work in the parent process itself; it keeps the number of threads."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(self)
         self.screen = screen
 
     def put(self, message: tuple) -> None:
-        """Show a message at once."""
+        """Print a message at once."""
         self.screen.show(*message)
 
     @staticmethod
     def one_thread() -> None:
-        """Nothing: there is only one process."""
+        """Do nothing: there is only one process."""
 
 
 class Screen:
-    """Shows what reporters tell, as bars and lines."""
+    """Prints the messages of reporters as progress bars and lines."""
 
     def __init__(self, bar: Callable[[str], Callable[[int, int], None]]) -> None:
         self.bar = bar
         self.bars: dict[str, Callable[[int, int], None]] = {}
 
     def show(self, kind: str, *what: Any) -> None:
-        """One message."""
+        """Print one message."""
         what = tuple(redact(one) if isinstance(one, str) else one for one in what)
         if kind == "progress":
             label, finished, total = what
@@ -99,14 +99,14 @@ class Screen:
 
 
 class Silent(Screen):
-    """Shows nothing."""
+    """Prints nothing."""
 
     def show(self, kind: str, *what: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _work(name: str, target: Callable[..., None], arguments: tuple, channel: Any) -> None:
-    """Runs in the child: every error becomes a message."""
+    """Run in the child process: every error is sent as a message."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     Ranks.forget()
     try:
@@ -121,7 +121,7 @@ def _work(name: str, target: Callable[..., None], arguments: tuple, channel: Any
 
 
 def _end_with_parent() -> None:
-    """A killed command must not leave workers behind that write beside the next one."""
+    """End with the parent: the workers of a killed command must not go on writing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -139,17 +139,17 @@ def run_parallel(
     """Run ``target(*arguments, reporter)`` for every job in a process of its own.
 
     Args:
-        target: importable by name, since the processes start afresh.
-        jobs: arguments by the name that a failure is reported with.
-        limit: so many processes at a time; all by default.
-        survive: a process that dies does not stop the others.
-        every: seconds between lines of progress where nobody watches.
+        target: importable by name, since the processes are spawned.
+        jobs: arguments by job name; the name appears in errors.
+        limit: number of processes at a time; all by default.
+        survive: go on with the others when a process dies.
+        every: seconds between lines of progress outside a terminal.
 
     Returns:
         The exit codes of processes that died, with ``survive``.
 
     Raises:
-        RunError: a worker failed; the others are stopped. What they had finished is kept by them.
+        RunError: a worker failed; the others are stopped. Finished work is kept.
     """
     context = multiprocessing.get_context("spawn")
     channel = context.Queue()
@@ -184,7 +184,7 @@ def run_parallel(
 
 
 def _follow(running: dict[str, Any], channel: Any, screen: Screen, died: dict[str, int]) -> None:
-    """Show what the workers report until one of them has ended and left ``running``."""
+    """Print what the workers report until one ends; remove it from ``running``."""
     while True:
         try:
             kind, *what = channel.get(timeout=0.5)
@@ -212,7 +212,7 @@ def run_here(
     every: float = 15.0,
     silent: bool = False,
 ) -> None:
-    """The same in this process, one job after the other; errors come through as they are."""
+    """Run the jobs in this process, one after the other; errors are raised unchanged."""
     with progress_bars(Console(quiet=True) if silent else None, every) as bar:
         for arguments in jobs.values():
             target(*arguments, LocalReporter(Silent(bar) if silent else Screen(bar)))

@@ -2,7 +2,7 @@
 
 One record has ``src``, ``pred`` (what the base model said), ``alt`` (y_e), ``rephrase``, ``image``,
 ``image_rephrase``, ``loc``/``loc_ans`` (text only) and ``m_loc``/``m_loc_q``/``m_loc_a`` (another
-image). There are no questions in or out of visual scope.
+image). It has no questions in or out of visual scope.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Record files as they lie on disk: which files are meant, and the list that each one holds."""
+"""Find record files, and read the list of records in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two types that data, methods and evaluation share."""
+"""The two types of the data: a question, and an edit with the questions that test it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ImageLike: TypeAlias = "str | Path | Image.Image | torch.Tensor | None"
 
 @dataclass(frozen=True)
 class Question:
-    """One question, perhaps about an image, perhaps with the answer it should get.
+    """A question, with or without an image, with or without the answer that it should get.
 
     ``text`` is the bare question: prompt templates belong to the backbone. For an edit ``answer``
     is y_e; for a locality question it is the reference answer of the data set.
@@ -63,7 +63,7 @@ def check_questions(questions: Iterable[Question]) -> list[Question]:
 
 @dataclass(frozen=True)
 class EditRecord:
-    """One benchmark case: an edit and the questions that judge it (MSCKE section 4.1).
+    """One benchmark case: an edit and the questions that test it (MSCKE section 4.1).
 
     Attributes:
         case_id: unique within its data set.

@@ -1,1 +1,1 @@
-"""The tools behind ``easyedit-mm data``: build, fetch, verify, look at, count and publish."""
+"""What ``easyedit-mm data`` runs: fetch, build, verify, preview, stats, card and push."""

@@ -65,7 +65,7 @@ CC BY 4.0; COCO's images are under the Flickr terms of use; Natural Questions is
 
 
 def card(path: str | Path, *, name: str | None = None, license: str = "other") -> str:
-    """A README.md for the files of a folder; what a build knows about itself is filled in.
+    """A README.md for the record files of a folder, with what ``build.json`` says of the build.
 
     Raises:
         DataError: a file cannot be read.

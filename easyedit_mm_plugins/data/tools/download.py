@@ -1,4 +1,4 @@
-"""One file over HTTP, resumably, and what to do with it: checksums and archives."""
+"""Download one file over HTTP, resumably, and unpack zip archives."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def download(
     timeout: float = 60.0,
     progress: Progress | None = None,
 ) -> None:
-    """Fetch ``url``; a part that is there from before is completed, if it is of the same file.
+    """Fetch ``url``. A part left by an earlier try is completed, if it belongs to the same file.
 
     Raises:
-        DataError: it is not there, or the connection was lost too often; the part is kept.
+        DataError: the server does not have it, or the connection was lost too often; the part is
+            kept.
     """
     target = Path(target)
     if urlparse(url).scheme not in ("http", "https"):
@@ -45,7 +46,7 @@ def download(
             tag.unlink(missing_ok=True)
             return
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # the part is longer than the file: not of this file
+            if error.code == 416:  # the part is longer than the file: it belongs to another
                 part.unlink(missing_ok=True)
             elif error.code not in (408, 429) and error.code < 500:
                 raise DataError(
@@ -63,7 +64,7 @@ def download(
     raise DataError(
         f"cannot be fetched: {trouble}",
         file=url,
-        remedy="run the same command again; what has come is kept",
+        remedy="run the same command again; the received part is kept",
     )
 
 
@@ -72,12 +73,12 @@ class _Cut(Exception):
 
 
 def _pull(url: str, part: Path, tag: Path, timeout: float, progress: Progress | None) -> None:
-    """One request, appended to ``part``."""
+    """Send one request and append what comes to ``part``."""
     there = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "easyedit-mm-plugins"}
     known = tag.read_text(encoding="utf-8") if tag.exists() else ""
     if there and known:
-        # With If-Range a file that has changed since comes whole instead of mixed.
+        # With If-Range a changed file is sent whole, so that two versions are never mixed.
         headers |= {"Range": f"bytes={there}-", "If-Range": known}
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=timeout) as reply:
@@ -104,10 +105,10 @@ def _pull(url: str, part: Path, tag: Path, timeout: float, progress: Progress | 
 
 
 def unpack(archive: str | Path, folder: str | Path) -> int:
-    """Unpack a zip archive; files of the right size are kept. Returns how many were written.
+    """Unpack a zip archive; files that are there in full size are kept. Returns how many it wrote.
 
     Raises:
-        DataError: it is damaged, or holds paths that lead out of ``folder``.
+        DataError: the archive is damaged, or holds paths that lead out of ``folder``.
     """
     archive, folder = Path(archive), Path(folder).resolve()
     written = 0

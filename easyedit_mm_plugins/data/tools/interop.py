@@ -1,4 +1,4 @@
-"""To and from Hugging Face ``datasets``: Parquet files, the Hub, anything that speaks it."""
+"""Convert records to and from Hugging Face ``datasets``, and push them to the Hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def features(*, embed: bool) -> Any:
     """The columns: ``case_id``, ``src``, ``alt``, ``image``, and a list of questions per kind.
 
     Args:
-        embed: pictures as such (``datasets.Image``), else their paths.
+        embed: columns hold the images (``datasets.Image``), else their paths.
     """
     datasets = need("datasets", "conversion to datasets")
     text = datasets.Value("string")
@@ -29,13 +29,13 @@ def features(*, embed: bool) -> Any:
     columns: dict[str, Any] = {"case_id": text, "src": text, "alt": text, "image": picture}
     for name in _LISTS:
         one = {"question": text, "answer": text}
-        # Only these questions are about another picture than the edit's.
+        # Only these questions have another image than the edit's.
         columns[name] = [one | {"image": picture} if name.startswith("image_") else one]
     return datasets.Features(columns)
 
 
 def to_datasets(records: Iterable[EditRecord], *, embed: bool = True) -> Any:
-    """A ``datasets.Dataset``; with ``embed`` the image files are read one by one as it is made.
+    """Records as a ``datasets.Dataset``; with ``embed`` the image files are read one by one.
 
     Raises:
         DataError: an image file is missing.
@@ -51,7 +51,7 @@ def to_datasets(records: Iterable[EditRecord], *, embed: bool = True) -> Any:
 
     if not embed:
         return datasets.Dataset.from_list(list(generate()), features=columns)
-    # Through a file, so that pictures need not fit into memory; the file goes with the dataset.
+    # Through a file, so that the images need not fit into memory; it is deleted with the dataset.
     folder = tempfile.mkdtemp(prefix="easyedit-mm-")
     try:
         made = datasets.Dataset.from_generator(generate, features=columns, cache_dir=folder)
@@ -63,7 +63,7 @@ def to_datasets(records: Iterable[EditRecord], *, embed: bool = True) -> Any:
 
 
 def from_datasets(dataset: Any) -> HubRecords:
-    """Records of a dataset in :func:`features`' form, read as they are asked for.
+    """The records of a dataset with the columns of :func:`features`, read when they are needed.
 
     Raises:
         DataError: columns are missing.
@@ -79,7 +79,7 @@ def from_datasets(dataset: Any) -> HubRecords:
 
 
 class HubRecords(Sequence[EditRecord]):
-    """A sequence of :class:`EditRecord` over a dataset; pictures are decoded when a record is."""
+    """A sequence of :class:`EditRecord` over a dataset; a record's images are decoded with it."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -111,11 +111,11 @@ def push(
     private: bool = True,
     token: str | None = None,
 ) -> str:
-    """Upload splits to the Hugging Face Hub as Parquet with embedded pictures; returns the address.
+    """Upload splits to the Hugging Face Hub as Parquet with embedded images; returns the address.
 
     Args:
-        repo: "owner/name"; created if it is not there.
-        card: text of the data card; its tables join what ``datasets`` writes about the columns.
+        repo: "owner/name"; created if it does not exist.
+        card: text of the data card; what ``datasets`` writes about the columns is added.
 
     Raises:
         DataError: an image is missing, or the Hub refuses.
@@ -138,7 +138,7 @@ def push(
 
 
 def _push_card(hub: Any, repo: str, text: str, token: str | None) -> None:
-    """Our text with the columns that ``datasets`` has just described in the repository's card."""
+    """Replace the repository's card by ``text`` and what ``datasets`` wrote about the columns."""
     ours = hub.DatasetCard(text)
     try:
         theirs = hub.DatasetCard.load(repo, token=token).data.to_dict()

@@ -1,4 +1,4 @@
-"""Looking closely at many image files, in several processes."""
+"""Inspect many image files, in several processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ...core.files import file_digest
 from ..images import to_rgb
 
 HUGE_PIXELS = 40_000_000
-_FEW = 300  # below this, starting processes takes longer than looking
+_FEW = 300  # below this number, starting processes takes longer than the inspection
 
 
 @dataclass(frozen=True)
 class PictureReport:
-    """What an image file is like.
+    """The result of inspecting one image file.
 
     Attributes:
-        problem: why it cannot be used, or None.
+        problem: why the image cannot be used, or None.
         oddities: "grey", "cmyk", "palette", "alpha", "16 bit", "animated", "exif-rotated", "huge".
         digest: SHA-256 of the file if asked for, to find equal images under different names.
     """
@@ -38,7 +38,7 @@ class PictureReport:
 
 
 def look(path: str, with_digest: bool = False) -> PictureReport:
-    """Decode one file whole and note what is unusual about it. Raises nothing."""
+    """Decode one file whole and note its oddities. Raises nothing."""
     try:
         if not os.stat(path).st_size:
             return PictureReport(path, "image file is empty")
@@ -54,7 +54,7 @@ def look(path: str, with_digest: bool = False) -> PictureReport:
             warnings.simplefilter("ignore")
             size = picture.size
             odd = _oddities(picture)
-            if size[0] * size[1] <= 4 * HUGE_PIXELS:  # beyond that, the header has to do
+            if size[0] * size[1] <= 4 * HUGE_PIXELS:  # of a larger image only the header is read
                 picture.load()
                 if picture.mode != "RGB":
                     to_rgb(picture)
@@ -62,7 +62,7 @@ def look(path: str, with_digest: bool = False) -> PictureReport:
         return PictureReport(path, error.message, digest=digest)
     except Image.DecompressionBombError as error:
         return PictureReport(path, f"image is too large to be safe: {error}", digest=digest)
-    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+    except Exception as error:  # PIL's decoders raise many types on broken bytes
         return PictureReport(path, f"image cannot be decoded: {error}", digest=digest)
     return PictureReport(path, None, size, odd, digest)
 
@@ -100,7 +100,7 @@ def look_at_all(
 
     Args:
         workers: processes; by default one per core, and none at all for few files.
-        digests: the paths whose content is to be told apart.
+        digests: the paths whose content is hashed.
     """
     distinct = sorted({str(p) for p in paths})
     wanted = {str(p) for p in digests}

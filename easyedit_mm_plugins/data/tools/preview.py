@@ -1,4 +1,4 @@
-"""Records as one HTML page that needs no server, no network and no other file."""
+"""Records as one HTML page that needs no server, no network and no further files."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def write_preview(
     """Write a page with the records of one or several files; returns how many it shows.
 
     Args:
-        images: image root; images that are not there, or None, are shown as missing.
+        images: image root; images that do not exist are shown as missing, with None all of them.
         rephrase_images: root of ``image_rephrase``, if it is another one.
         allow_outside: also show images that lie outside their root.
-        limit: first so many records of each file; None: all (about 10 kB each).
-        side: thumbnails are at most so many pixels wide and high.
+        limit: number of records of each file, from its start; None: all (about 10 kB each).
+        side: largest width and height of a thumbnail, in pixels.
 
     Raises:
         DataError: a file cannot be read or holds no records, or a record's image path leads out of
@@ -83,7 +83,7 @@ def write_preview(
 
 
 def render(title: str, data: dict[str, Any]) -> str:
-    """The page. Data cannot break out of it: ``<`` is escaped, and only our script may run."""
+    """The page as HTML. Its data cannot run code: ``<`` is escaped, and only our script may run."""
     script = (_PAGE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace(">", "\\u003e")
@@ -94,7 +94,7 @@ def render(title: str, data: dict[str, Any]) -> str:
         "__SCRIPT__": script,
         "__DATA__": text,
     }
-    # In one pass: what is filled in may contain marks, and they stay what they are.
+    # In one pass, so that marks within the data are not filled in.
     return re.sub("|".join(filled), lambda mark: filled[mark[0]], page)
 
 
@@ -129,7 +129,7 @@ def _item(record: dict[str, Any], index: int, split: str) -> dict[str, Any]:
     for name in ("image", "image_rephrase", "m_loc"):
         item[name] = _text(record.get(name))
     for side, name in (("in", "fg_gen"), ("out", "fg_loc")):
-        # Published records do not say which questions are hard; all of theirs are meant to be.
+        # The published records do not say which questions are hard.
         hard = bool(record.get(f"{name}_hard"))
         item[side] = [p | {"hard": hard} for p in _pairs(record, f"{name}_q", f"{name}_a")]
         item[side] += [

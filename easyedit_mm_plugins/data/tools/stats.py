@@ -1,4 +1,4 @@
-"""The numbers and plots that a data card needs."""
+"""Statistics and plots for a data card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _QUESTIONS = {
 
 
 def describe(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Statistics of every file, as plain values.
+    """The statistics of each file.
 
     Returns:
         file stem -> ``records``, ``images``, ``questions`` (kind -> count), ``question words``

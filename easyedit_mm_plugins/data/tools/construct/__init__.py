@@ -1,11 +1,11 @@
 """Building FGVEdit-like benchmarks from questions and answers about images (MSCKE section 4.2).
 
-``sources.py`` is the interface to question-answer pairs grouped by image, ``vqav2.py`` and
-``tables.py`` read them; ``prompts.py`` holds every word that a
-judge is sent, ``judge.py`` and ``local_judge.py`` send them, ``cache.py`` and ``budget.py`` keep
-what was answered and what it may cost, ``answers.py`` draws counterfactual answers, ``nq.py`` reads
-locality questions, ``case.py`` makes the record of one image, ``build.py`` all of them,
-``estimate.py`` counts beforehand, ``agreement.py`` compares labels.
+``sources.py`` is the interface to question-answer pairs grouped by image; ``vqav2.py`` and
+``tables.py`` implement it. ``prompts.py`` holds the judge's prompts, ``judge.py`` and
+``local_judge.py`` send them, ``ask.py`` asks again where a reply cannot be used, ``cache.py`` keeps
+the replies, ``budget.py`` limits the cost. ``answers.py`` draws counterfactual answers, ``nq.py``
+reads locality questions, ``case.py`` makes the record of one image, ``build.py`` the benchmark,
+``estimate.py`` counts requests beforehand, ``agreement.py`` compares labels.
 """
 
 from .agreement import agreement

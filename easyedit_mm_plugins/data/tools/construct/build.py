@@ -1,10 +1,10 @@
 """From questions about images to FGVEdit records (MSCKE section 4.2).
 
-Per image: the first question is the criterion and the edit; every other question is judged with
-the image and by its text alone. Yes with the image puts it in scope, No out of scope, Maybe
-nowhere. It is *hard* where the text alone does not give the same verdict. A record needs a hard
-question on one side at least; the other side then makes do with one that is not hard, or stays
-empty (section 4.3).
+The first question of an image is the criterion and the edit. The judge sees every other question
+twice: with the image, and as text alone. With the image, Yes means in scope, No out of scope, and
+Maybe neither. A question is *hard* if the text alone gives another verdict. A record needs a hard
+question in scope or out of scope; the other side may have one that is not hard, or none (section
+4.3).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BuildResult:
         train, test: records in the released schema.
         labels: one entry per judged question.
         dropped: images without a record, by reason.
-        agreement: labels against the source's own truth, if it has one.
+        agreement: of the labels with the source's true ones, if it has them.
     """
 
     train: list[dict[str, Any]]
@@ -65,19 +65,20 @@ def build(
 ) -> BuildResult:
     """Build a benchmark; with ``out_dir`` write it there.
 
-    A build that was killed, or stopped at its budget, is completed by the same call: answers that
-    are in the cache (by default ``out_dir/answers.jsonl``) are not asked for again, and the
-    outcome is the same to the byte.
+    The same call completes a build that was killed or stopped at its budget: replies in the cache
+    (by default ``out_dir/answers.jsonl``) are not asked for again, and the files are the same, byte
+    for byte.
 
     Args:
         nq: locality questions and answers, see :func:`read_nq`.
-        concurrency: images that are worked on at a time.
+        concurrency: number of images at a time.
         progress: called with (finished, total) images.
 
     Raises:
         BudgetSpent: the judge's budget is used up.
         JudgeError: the judge cannot be reached or refuses to work.
-        DataError: a source file is broken, there are no locality questions, or nothing is left.
+        DataError: a source file is broken, there are no locality questions, or no image gives a
+            record.
     """
     config = config or BuildConfig()
     if not nq:
@@ -132,13 +133,13 @@ def _run(
                     if progress is not None:
                         progress(done, len(groups))
         except BaseException:
-            stop.set()  # requests under way are finished and kept
+            stop.set()  # requests under way are finished, their replies kept
             raise
     return [case for case in cases if case is not None]
 
 
 def _assemble(cases: list[Case], nq: list[tuple[str, str]], config: BuildConfig) -> BuildResult:
-    """Locality questions and the split, both functions of the kept records and the seed."""
+    """Add locality questions and split; both depend on the kept records and the seed alone."""
     kept = [case.record for case in cases if case.record is not None]
     for record, (question, answer) in zip(kept, deal(nq, len(kept), config.seed), strict=True):
         record["loc"], record["loc_ans"] = PREFIX + question, answer

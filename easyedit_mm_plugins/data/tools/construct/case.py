@@ -1,4 +1,4 @@
-"""One image: what is asked about it, and the record that comes of it."""
+"""One image: the questions to the judge, and the record made from its replies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SCOPES = {"Yes": "in", "No": "out", "Maybe": "none"}
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What decides the records, besides the data and the judge.
+    """The settings that decide the records, besides the data and the judge.
 
     Attributes:
         seed: of counterfactual answers, locality questions and the split.
-        limit: look at the first so many images only.
-        max_questions: look at so many questions of an image only.
+        limit: number of images to use, from the first.
+        max_questions: number of questions of an image to use, from the first.
         alt: where counterfactual answers come from.
-        test_share: the paper splits 3:1.
-        both_sides: leave out records that have questions on one side only.
-        tries: how often a question is put until its reply can be used.
+        test_share: share of images in the test file; the paper splits 3:1.
+        both_sides: leave out records that lack questions in scope or out of scope.
+        tries: how often the judge is asked until its reply can be used.
     """
 
     seed: int = 0
@@ -62,7 +62,7 @@ class Case:
 def make_case(
     group: ImageGroup, source: Source, asker: Asker, pool: AnswerPool, config: BuildConfig
 ) -> Case:
-    """All that is asked about one image."""
+    """Ask the judge about one image and make its record."""
     if len(group.pairs) < 2:
         return Case(dropped="only one question")
     first, others = group.pairs[0], group.pairs[1:]
@@ -109,7 +109,7 @@ def _finish(
     pool: AnswerPool,
     config: BuildConfig,
 ) -> Case:
-    """Answers, rephrase and the record of a judged image; case.dropped says why there is none."""
+    """Get answers and rephrase, and make the record; ``case.dropped`` says why there is none."""
     if not any(hard for side in ("in", "out") for hard, _ in sides[side]):
         case.dropped = "no hard question"
         return case
@@ -153,11 +153,11 @@ def _finish(
 def _scope_fields(
     inside: list[tuple[bool, bool, str, str]], outside: list[tuple[bool, bool, str, str]]
 ) -> dict[str, Any]:
-    """fg_gen and fg_loc with the best question of each side, the rest in fg_extra."""
+    """``fg_gen`` and ``fg_loc`` with the best question of each side, the others in ``fg_extra``."""
     fields: dict[str, Any] = {}
     extra = {}
     for name, side, found in (("fg_gen", "in", inside), ("fg_loc", "out", outside)):
-        # Hard ones first; among them those whose answer the edit changes; else as in the data.
+        # Hard questions first, then those whose answer the edit changes, then the data's order.
         ranked = sorted(found, key=lambda x: (not x[0], not x[1]))
         if ranked:
             fields[f"{name}_q"], fields[f"{name}_a"] = ranked[0][2:]

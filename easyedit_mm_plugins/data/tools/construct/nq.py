@@ -1,4 +1,4 @@
-"""Locality questions: Natural Questions in any of the forms it is passed around in."""
+"""Read locality questions from Natural Questions, in any of its common formats."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _short_answer(row: dict[str, Any]) -> str | None:
 
 
 def deal(questions: list[tuple[str, str]], n: int, seed: int) -> list[tuple[str, str]]:
-    """``n`` questions in a seeded order, none twice before all have been used."""
+    """``n`` questions in a seeded order; a question repeats only after all have been used."""
     order = list(range(len(questions)))
     random.Random(f"nq {seed}").shuffle(order)
     return [questions[order[i % len(order)]] for i in range(n)]

@@ -1,8 +1,8 @@
-"""Every word that a judge is sent, and how its replies are read.
+"""The judge's prompts, and how its replies are read.
 
 The two scope prompts and the one for rephrasing are the paper's, word for word (MSCKE section 4.2).
-How the questions are laid out below them, and the prompts for answers, are ours: the paper does not
-print them.
+The paper prints neither the layout of the questions below them nor the prompts for answers; these
+are ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAX_ANSWER_WORDS = 12
 
 
 def scope_prompt(q1: str, a1: str, q2: str, a2: str, *, with_image: bool) -> str:
-    """The first (with the image) or the second (by text alone) classification."""
+    """The scope prompt with the image, or the one for the text alone."""
     head = IMAGE_PROMPT if with_image else TEXT_PROMPT
     return (
         f"{head}\n\nClassification criterion:\nQuestion 1: {q1}\nAnswer 1: {a1}\n\n"

@@ -1,7 +1,7 @@
-"""Where question-answer pairs come from: one small interface, several formats behind it.
+"""The interface of a source of question-answer pairs about images.
 
 A source gives :class:`ImageGroup` objects, one per image, in a fixed order; the first pair of a
-group is what is edited. Another source is a class with ``groups()``, registered in ``SOURCES`` or
+group is the edit. Another source is a class with ``groups()``, registered in ``SOURCES`` or
 by the entry point ``easyedit_mm_plugins.sources``.
 """
 
@@ -27,12 +27,12 @@ class QA:
     """One question about an image and its right answer.
 
     Attributes:
-        question_type: the group that counterfactual answers are drawn within, as VQAv2's
+        question_type: counterfactual answers are drawn from questions of the same type; as VQAv2's
             ``question_type`` ("what color is the").
         answer_type: "yes/no", "number" or "other", as in VQAv2.
-        accepted: every answer that somebody gave; none of them becomes a counterfactual answer.
-        alternatives: plausible different answers, where the source knows them.
-        rephrase: another wording, where the source has one.
+        accepted: all answers that annotators gave; none of them becomes a counterfactual answer.
+        alternatives: plausible wrong answers, if the source has them.
+        rephrase: another wording, if the source has one.
     """
 
     qid: str
@@ -59,9 +59,9 @@ class Source(ABC):
 
     Attributes:
         name: as registered.
-        image_root: what the groups' image paths are relative to.
+        image_root: folder that the groups' image paths are relative to.
         allow_outside: whether image paths may lead out of ``image_root``.
-        example_nq: locality questions that come with the source, if any, as (question, answer).
+        example_nq: locality questions of the source itself, as (question, answer).
     """
 
     name: str = "source"
@@ -91,7 +91,7 @@ def open_source(name: str, **options: Any) -> Source:
 
     Raises:
         UnknownNameError: no such source.
-        ConfigError: options that it does not take, or lacks.
+        ConfigError: an option that the source does not take, or one that it needs and lacks.
     """
     kind = SOURCES.get(name)
     try:
@@ -104,7 +104,7 @@ def open_source(name: str, **options: Any) -> Source:
 
 
 def guess_types(question: str, answer: str) -> tuple[str, str]:
-    """A question type (its first words) and an answer type, for data that has none."""
+    """A question type (its first words) and an answer type, for data without them."""
     words = question.lower().replace("?", " ").split()
     first = words[:2]
     if first[:1] == ["what"] and len(words) > 1 and words[1] in {"color", "kind", "type", "shape"}:
