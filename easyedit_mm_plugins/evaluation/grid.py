@@ -28,14 +28,15 @@ def open_run(
     suite: str = "fgvedit",
     execution: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    joined: bool = False,
 ) -> RunFolder:
-    """The run folder of an evaluation of ``records``; methods and backbones join as they come."""
+    """The run folder of an evaluation of ``records``; see :meth:`RunFolder.open`."""
     config = {
         "dataset": records_identity(records),
         "protocol": protocol.settings(),
         "suite": suite,
     }
-    return RunFolder.open(path, config, execution=execution, overwrite=overwrite)
+    return RunFolder.open(path, config, execution=execution, overwrite=overwrite, joined=joined)
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,18 @@ class Grid:
         """Another process reads the records itself."""
         return {**vars(self), "_sets": []}
 
-    def open(self, path: str | Path, sets: list[Records], *, overwrite: bool = False) -> RunFolder:
-        """The run folder of this grid.
+    def open(
+        self,
+        path: str | Path,
+        sets: list[Records],
+        *,
+        overwrite: bool = False,
+        joined: bool = False,
+    ) -> RunFolder:
+        """The run folder of this grid; see :meth:`RunFolder.open`.
 
         Raises:
-            RunError: it holds a run of another configuration.
+            RunError: it holds a run of another configuration, or another process owns it.
         """
         execution = {
             "batch_size": self.batch_size,
@@ -239,7 +247,8 @@ class Grid:
                 suite=sets[0].suite,
                 execution=execution,
                 overwrite=overwrite,
+                joined=joined,
             )
         datasets = {s.name: {**records_identity(s), "suite": s.suite} for s in sets}
         config = {"datasets": datasets, "protocol": self.protocol.settings()}
-        return RunFolder.open(path, config, execution=execution, overwrite=overwrite)
+        return RunFolder.open(path, config, execution=execution, overwrite=overwrite, joined=joined)

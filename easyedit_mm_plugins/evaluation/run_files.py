@@ -12,6 +12,7 @@ import yaml
 from ..core.environment import environment
 from ..core.errors import RunError
 from ..core.files import read_json, write_json, write_text
+from ..core.secrets import redact_values
 
 FORMAT = 1  # of all files in a run folder
 
@@ -94,8 +95,11 @@ def refuse_mixing(run: Path, what: str, known: Any, wanted: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON would hold it, so that it compares equal after a round trip."""
-    return json.loads(json.dumps(value, default=str))
+    """``value`` as JSON would hold it, so that it compares equal after a round trip.
+
+    Keys and passwords are replaced by ``***``, since it is written to the run folder.
+    """
+    return redact_values(json.loads(json.dumps(value, default=str)))
 
 
 def _compare(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

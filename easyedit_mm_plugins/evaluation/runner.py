@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ..core.distributed import Ranks
@@ -36,21 +36,30 @@ def run_grid(
         measured stand under "failed" there, with the reason.
 
     Raises:
-        DataError: the records are wrong. RunError: the folder holds another run, another version
-            of a method, or cannot be written.
+        DataError: the records are wrong. RunError: another process owns the folder; or it holds
+            another run, another version of a method, or cannot be written.
     """
     ranks = Ranks.here()
     sets = grid.load()
     if ranks.first:
         run = grid.open(out, sets, overwrite=overwrite)
+    else:
+        ranks.wait()  # until the first process owns the folder and has noted what is wanted
+        run = grid.open(out, sets, joined=True)
+    with closing(run):
+        _run(grid, sets, run, ranks, every)
+    ranks.leave()
+    return run
+
+
+def _run(grid: Grid, sets: list[Records], run: RunFolder, ranks: Ranks, every: float) -> None:
+    """This process's part of a grid in the opened folder."""
+    done = _finished(grid, sets, run)
+    if ranks.first:
         if grid.resolved is not None:
             write_text(run.path / "resolved.yaml", grid.resolved)
-        done = _finished(grid, sets, run)
         run.status.ask(key for key in _keys(grid, sets) if key not in done)
-    ranks.wait()
-    if not ranks.first:
-        run = grid.open(out, sets)
-        done = _finished(grid, sets, run)
+        ranks.wait()  # lets the others open the folder
     try:
         _measure_all(grid, sets, run, done, ranks, every)
     except BaseException:
@@ -62,8 +71,6 @@ def run_grid(
     if ranks.first:
         run.summarise()
     ranks.wait()  # now every process can read it
-    ranks.leave()
-    return run
 
 
 def finished(grid: Grid, out: str | Path) -> bool:
@@ -75,7 +82,8 @@ def finished(grid: Grid, out: str | Path) -> bool:
     if not (Path(out) / "config.yaml").is_file():
         return False
     sets = grid.load()
-    return _finished(grid, sets, grid.open(out, sets)) == set(_keys(grid, sets))
+    with closing(grid.open(out, sets)) as run:
+        return _finished(grid, sets, run) == set(_keys(grid, sets))
 
 
 def _keys(grid: Grid, sets: list[Records]) -> list[Key]:

@@ -10,12 +10,15 @@
     summary.json    {"format": 1, "rows": [...]}, and "failed": [...] if a row could not be measured
     table.md        the same as a table
 
-Several processes may write to one folder, each its own methods or backbones.
+A run folder has one owner, the process that opened it first. Only the processes of one launch
+(``torchrun``, ``accelerate``) and the workers of a grid write to it together: one of them owns the
+folder, the others join it. Reading (``show``, ``report``) needs no owner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from ..core import jsonl
 from ..core.environment import model_facts, weights_digest
 from ..core.errors import DataError, RunError
-from ..core.files import disk_error, read_json, write_json, write_text
+from ..core.files import disk_error, read_json, remove_leftovers, write_json, write_text
+from ..core.ownership import own_folder
 from . import run_files
 from .answers import BaseAnswers
 from .metrics import suite_named
@@ -36,11 +40,21 @@ from .tables import markdown
 if TYPE_CHECKING:
     from ..methods.base import Editor
 
-_OWN_FILES = ("config.yaml", "env.json", "cases.jsonl", "status.jsonl", "summary.json", "table.md")
+_OWN_FILES = (
+    "config.yaml",
+    "env.json",
+    "cases.jsonl",
+    "status.jsonl",
+    "summary.json",
+    "table.md",
+    "resolved.yaml",
+)
 
 
 class RunFolder:
     """An opened run; use :meth:`open` to start or resume one.
+
+    A run that is opened belongs to this process until it is closed or nothing refers to it.
 
     Attributes:
         notes: what a person should know, e.g. a half-written line that was dropped.
@@ -57,6 +71,7 @@ class RunFolder:
         self.status: Status
         self._cases: dict[tuple, CaseResult] = {}
         self._answers: dict[tuple, BaseAnswers] = {}
+        self._disown: Callable[[], object] = lambda: None
 
     @classmethod
     def open(
@@ -66,6 +81,7 @@ class RunFolder:
         *,
         execution: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        joined: bool = False,
     ) -> RunFolder:
         """Start a run in ``path``, or go on with the one that is there.
 
@@ -74,9 +90,12 @@ class RunFolder:
             execution: what cannot (batch size, processes), kept for the record; ``device``,
                 ``dtype`` and ``seed`` in it go into ``env.json``.
             overwrite: drop the results that are there.
+            joined: another process owns the folder and this one works for it, as another process
+                of its launch or as its worker.
 
         Raises:
-            RunError: another configuration, a newer format, or a file that cannot be read.
+            RunError: another process owns the folder; another configuration, a newer format, or a
+                file that cannot be read.
         """
         run = cls(Path(path), plain(config))
         try:
@@ -86,24 +105,18 @@ class RunFolder:
             raise RunError(
                 problem.message, remedy=problem.remedy or "choose another --out"
             ) from error
-        with run._lock():
-            if overwrite:
-                run._remove()
-            known = run._read_config()
-            if known is None:
-                if (run.path / "cases.jsonl").exists():
-                    raise RunError(
-                        f"{run.path} holds cases.jsonl, but no config.yaml that says of what",
-                        remedy="choose another name, or start over with --overwrite",
-                    )
-                run._write_config(execution or {})
-            else:
-                run_files.refuse_mixing(run.path, "configuration", known.get("config"), run.config)
-                run._note(known)
-            seed = (run.config.get("protocol") or {}).get("seed", 0)
-            run_files.note_environment(run.path / "env.json", execution or {}, seed)
-        run._load_cases()
+        if not joined:
+            run._disown = weakref.finalize(run, own_folder(run.path).release)
+        try:
+            run._start(execution or {}, overwrite, tidy=not joined)
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def close(self) -> None:
+        """Let other processes own the folder. What is read from this object stays readable."""
+        self._disown()
 
     @classmethod
     def read(cls, path: str | Path) -> RunFolder:
@@ -237,6 +250,30 @@ class RunFolder:
         method, backbone, dataset, protocol = key
         began = [*self.editors, f"{method}/{backbone}"].index(f"{method}/{backbone}")
         return (backbone, dataset, protocol, method != "unedited", began, method)
+
+    def _start(self, execution: Mapping[str, Any], overwrite: bool, *, tidy: bool) -> None:
+        with self._lock():
+            if tidy:
+                for name in _OWN_FILES:
+                    remove_leftovers(self.path / name)
+            if overwrite:
+                self._remove()
+            known = self._read_config()
+            if known is None:
+                if (self.path / "cases.jsonl").exists():
+                    raise RunError(
+                        f"{self.path} holds cases.jsonl, but no config.yaml that says of what",
+                        remedy="choose another name, or start over with --overwrite",
+                    )
+                self._write_config(execution)
+            else:
+                run_files.refuse_mixing(
+                    self.path, "configuration", known.get("config"), self.config
+                )
+                self._note(known)
+            seed = (self.config.get("protocol") or {}).get("seed", 0)
+            run_files.note_environment(self.path / "env.json", execution, seed)
+        self._load_cases()
 
     def _load_cases(self) -> None:
         self.status = Status(self.path)

@@ -36,7 +36,7 @@ def measure_backbone(
     """
     reporter.one_thread()
     sets = grid.load()
-    run = grid.open(path, sets)
+    run = grid.open(path, sets, joined=True)
     wanted = [
         [r for r in sets if (method, spec.label, r.name) not in skip] for method in grid.methods
     ]

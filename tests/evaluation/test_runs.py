@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from ..conftest import picture
 from ..support.evaluation_fakes import Failing, FakeBackbone, Remembering, make_records
 
 IMAGES = [picture(i) for i in range(4)]
+ROOT = Path(__file__).parents[2]
 CONFIG = {"dataset": "fake", "limit": 8, "protocol": {"name": "generated", "seed": 3}}
 
 
@@ -313,29 +318,92 @@ def test_a_full_disk_is_said_and_finished_cases_stay(tmp_path, records, monkeypa
 
 
 def _write_part(path, name, count):
-    run = RunFolder.open(path, CONFIG)
+    run = RunFolder.open(path, CONFIG, joined=True)
     records = make_records(count, [picture(0)] * 64)
     backbone = FakeBackbone()
     backbone.name = name
     evaluate(Remembering(backbone, records), records, run=run, batch_size=1, dataset="fake")
 
 
-def test_two_processes_write_one_folder(tmp_path):
+def test_two_processes_of_one_launch_write_one_folder(tmp_path):
+    run = RunFolder.open(tmp_path / "r", CONFIG)
     context = multiprocessing.get_context("fork")
-    parts = [
-        context.Process(target=_write_part, args=(tmp_path / "r", name, 40)) for name in ("a", "b")
-    ]
+    parts = [context.Process(target=_write_part, args=(run.path, name, 40)) for name in ("a", "b")]
     for part in parts:
         part.start()
     for part in parts:
         part.join(60)
         assert part.exitcode == 0
-    run = RunFolder.open(tmp_path / "r", CONFIG)
     assert [(r["backbone"], r["n"]) for r in run.summarise()] in (
         [("a", 40), ("b", 40)],
         [("b", 40), ("a", 40)],
     )
     assert set(run.editors) == {"remembering/a", "remembering/b"}
+
+
+OWN = """
+import sys, time
+from easyedit_mm_plugins.evaluation import RunFolder
+run = RunFolder.open(sys.argv[1], {"n": 1})
+print("mine", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def stranger(path):
+    """Another process that measures into the run folder ``path``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN, path], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert process.stdout.readline() == "mine\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_run_of_another_process_is_refused_and_can_still_be_read(tmp_path):
+    path = tmp_path / "r"
+    with stranger(path) as process:
+        before = {p.name: p.read_bytes() for p in path.iterdir()}
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match=f"r is in use by process {process.pid} on .* since"):
+                RunFolder.open(path, {"n": 1}, overwrite=overwrite)
+        assert {p.name: p.read_bytes() for p in path.iterdir()} == before
+        assert RunFolder.read(path).config == {"n": 1}
+        process.kill()
+        process.wait()
+        RunFolder.open(path, {"n": 2}, overwrite=True)
+
+
+def test_a_run_is_free_when_it_is_closed_dropped_or_refused(tmp_path):
+    path = tmp_path / "r"
+    run = RunFolder.open(path, CONFIG)
+    again = RunFolder.open(path, CONFIG)  # one owner, twice
+    run.close()
+    run.close()
+    del again
+    gc.collect()
+    with pytest.raises(RunError, match="another configuration"):
+        RunFolder.open(path, {"n": 1})
+    (path / "config.yaml").unlink()
+    with stranger(path):
+        pass
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_by_its_next_owner(tmp_path, records):
+    run = whole(tmp_path / "r", records)
+    for name in ("config.yaml", "summary.json", "table.md", "env.json", "resolved.yaml"):
+        (run.path / f".{name}.x1_yz9ab").write_text("half")
+    (run.path / ".mine.txt").touch()
+    RunFolder.read(run.path)
+    RunFolder.open(run.path, CONFIG, joined=True)
+    assert len(list(run.path.glob(".*.x1_yz9ab"))) == 5
+    RunFolder.open(run.path, CONFIG)
+    assert not list(run.path.glob(".*.x1_yz9ab")) and (run.path / ".mine.txt").exists()
 
 
 def test_a_resumed_run_notes_what_changed_around_it(tmp_path, monkeypatch):
