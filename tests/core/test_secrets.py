@@ -8,6 +8,7 @@ from easyedit_mm_plugins.core.errors import DataError, EasyEditMMError
 from easyedit_mm_plugins.core.loggers import LOGGERS, open_loggers
 from easyedit_mm_plugins.core.processes import Screen
 from easyedit_mm_plugins.core.secrets import hide, redact, redact_values
+from easyedit_mm_plugins.evaluation.runs import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,11 @@ def test_loggers_and_the_screen_get_redacted_text(monkeypatch, tmp_path, capsys)
     assert shown == [{"hub": "https://***@host", "steps": 3}]
     Screen(lambda label: lambda done, total: None).show("log", "at https://me:secret@host")
     assert capsys.readouterr().out == "at https://***@host\n"
+
+
+def test_the_configuration_of_a_run_is_written_without_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUB_TOKEN", "0123abcd4567")
+    config = {"backbone": "x=https://me:secret@host/m", "note": "0123abcd4567", "limit": 3}
+    RunFolder.open(tmp_path / "run", config)
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    assert "secret" not in text and "0123abcd4567" not in text and "limit: 3" in text
