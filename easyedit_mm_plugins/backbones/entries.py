@@ -24,6 +24,8 @@ class BackboneEntry(Entry):
         embedded: its weights are shipped with this package.
         easyedit: it is one of EasyEdit's own models, which its hparams files describe.
         paper: the model of the papers that it is, if it has at least ``parameters`` parameters.
+        group: the base models whose settings it shares, a section in the files below ``hparams/``:
+            "full-size" or "scenes"; ``None``: the settings' defaults.
     """
 
     loader: Any
@@ -34,6 +36,7 @@ class BackboneEntry(Entry):
     easyedit: bool = False
     paper: str | None = None
     parameters: float = 0.0
+    group: str | None = None
 
     @classmethod
     def of(cls, name: str, value: Any) -> Self:

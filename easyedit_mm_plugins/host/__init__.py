@@ -16,6 +16,7 @@ BACKBONES.add(
     easyedit=True,
     paper="blip2-opt",
     parameters=2e9,
+    group="full-size",
 )
 BACKBONES.add(
     name="minigpt4",
@@ -28,4 +29,5 @@ BACKBONES.add(
     easyedit=True,
     paper="minigpt4",
     parameters=6e9,
+    group="full-size",
 )
