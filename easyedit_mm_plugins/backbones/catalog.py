@@ -61,6 +61,7 @@ for _place, (_name, _family) in enumerate(
         weights="embedded",
         licence=_MIT,
         embedded=True,
+        group="scenes",
     )
 BACKBONES.add(
     name="blip2-hf",
@@ -73,6 +74,7 @@ BACKBONES.add(
     licence="MIT; OPT: OPT-175B licence, research only",
     paper="blip2-opt",
     parameters=2e9,
+    group="full-size",
 )
 BACKBONES.add(
     name="llava",
@@ -85,6 +87,7 @@ BACKBONES.add(
     licence="Llama 2 community licence",
     paper="llava-1.5",
     parameters=6e9,
+    group="full-size",
 )
 
 

@@ -14,6 +14,7 @@ from . import suggest_layers as layers
 from . import train as train_command
 from .compare import command as compare
 from .data import app as data_app
+from .hparams import app as hparams_app
 from .options import be_quiet
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
+app.add_typer(hparams_app)
 for _name, _command in {
     "ask": ask.ask,
     "calibrate": calibrate.calibrate,

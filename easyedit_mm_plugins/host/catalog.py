@@ -1,7 +1,7 @@
 """EasyEdit's own models as backbones by name: ``load_backbone("blip2")``, ``"minigpt4"``.
 
-An EasyEdit hparams file says where the weights lie; without one it is the shipped file, which
-expects them where EasyEdit's users keep them (``hugging_cache/``).
+An EasyEdit hparams file says where the weights lie; without one they are expected where EasyEdit's
+users keep them (``hugging_cache/``, see ``hparams/models.yaml``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import Any
 import torch
 
 from ..backbones.base import Backbone
+from ..backbones.settings import model_settings
 from ..core.errors import BackboneError, ConfigError
-from ..core.shipped import HPARAMS
-from ..methods.settings import read_yaml
+from ..core.yaml_files import read_yaml
 from . import easyedit as host
 from .models import build_backbone
-
-FILES = HPARAMS / "MSCKE"
 
 
 def _load(
@@ -32,7 +30,7 @@ def _load(
     template: str | None = None,
     text_template: str | None = None,
 ) -> Backbone:
-    path, values = read_yaml(source if source is not None else FILES / name)
+    path, values = (None, model_settings(name)) if source is None else read_yaml(source)
     if values.get("model_name") != name:
         raise ConfigError(
             f"{path} is for model_name {values.get('model_name')!r}, not for {name}",

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
-from ...core.registry import did_you_mean
-from ...core.shipped import HPARAMS
 from ...data import EditRecord, FGVEditDataset, load_records
-from ..settings import ModelHParams
+from ..settings import ModelHParams, Text, Whole, build, settings_class, shipped_settings
 from .retrieval import MINILM
 
-FILES = HPARAMS / "IKE"
 
-
-@dataclass
+@settings_class
 class IKEHyperParams(ModelHParams):
-    """EasyEdit's fields for multimodal IKE, as its YAML files have them.
+    """EasyEdit's fields for multimodal IKE, as its YAML files have them."""
 
-    Attributes:
-        k: demonstrations in front of the new fact (EasyEdit and the release: 32).
-        sentence_model_name: of the encoder that retrieves them.
-        task_name: in EasyEdit the name of the embeddings file; here the training records that are
-            demonstrated with: ``scenes``, or a JSON file in FGVEdit's schema.
-    """
-
-    k: int = 32
-    sentence_model_name: str = MINILM
-    task_name: str = ""
-    alg_name: str = "IKE"
-    results_dir: str = "./results"
+    k: Whole = 32
+    """Demonstrations in front of the new fact (EasyEdit and the release: 32)."""
+    sentence_model_name: Text = MINILM
+    """Of the encoder that retrieves them."""
+    task_name: Text = ""
+    """In EasyEdit the name of the embeddings file; here the training records that are demonstrated
+    with: ``scenes``, or a JSON file in FGVEdit's schema."""
+    results_dir: Text = "./results"
+    """Folder of what is written."""
 
     _alg: ClassVar[str] = "IKE"
     _title: ClassVar[str] = "IKE"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 0:
-            raise ConfigError(f"k is {self.k!r}, not a whole number from 0")
 
 
 def shipped_hparams(backbone: Backbone) -> IKEHyperParams:
@@ -49,13 +37,13 @@ def shipped_hparams(backbone: Backbone) -> IKEHyperParams:
     Raises:
         ConfigError: there are none.
     """
-    known = sorted(p.stem for p in FILES.glob("*.yaml"))
-    if backbone.name not in known:
+    values = shipped_settings("IKE", backbone.name)
+    if values is None:
         raise ConfigError(
-            f"no IKE hparams are shipped for {backbone.name}; {did_you_mean(backbone.name, known)}",
+            f"no IKE hparams are shipped for {backbone.name}",
             remedy="give IKE hparams of your own: IKE(backbone, train, hparams=...)",
         )
-    return IKEHyperParams.from_hparams(FILES / backbone.name)
+    return build(IKEHyperParams, values, f"IKE for {backbone.name}")
 
 
 def training_records(

@@ -8,28 +8,28 @@ touches; so a MEND that is trained for this place need not learn locality, only 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...core.errors import ConfigError
 from ..mscke.by_editor import EditorCounterfactual
 from ..mscke.classifier import ScopeClassifier
 from ..mscke.config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
 from ..mscke.losses import Drawn
 from ..mscke.model import MSCKE
 from ..mscke.training import MSCKETrainer
-from ..settings import at_least, build
-from .config import MendConfig
+from ..settings import HParams, Weight, build, settings_class
+from .config import MendConfig, MendLosses
 from .losses import mend_losses, mend_total, weighed
 from .model import Mend
 from .sharing import SharesStatistics
 from .training import mend_groups
 
 NETWORK = "counterfactual/network"
+_MEND = "counterfactual.mend"
 
 
 class MendCounterfactual(EditorCounterfactual):
@@ -59,7 +59,8 @@ def mend_config(config: CounterfactualConfig) -> MendConfig:
     Raises:
         ConfigError: an unknown setting, or a value that cannot be used.
     """
-    return build(MendConfig, dict(config.mend or {}), "counterfactual.mend")
+    given = config.mend
+    return given if isinstance(given, MendConfig) else build(MendConfig, given or {}, _MEND)
 
 
 class MSCKEMEND(MSCKE):
@@ -85,62 +86,41 @@ class MSCKEMEND(MSCKE):
         )
 
 
-def _mend_kind() -> CounterfactualConfig:
-    return CounterfactualConfig(kind="mend")
+@settings_class
+class MendCounterfactualConfig(CounterfactualConfig):
+    """Its defaults."""
+
+    kind: Literal["mend"] = "mend"
+    """The base model edited by MEND; other kinds are for MSCKE's class and alg_name."""
+    mend: MendConfig | None = field(default_factory=MendConfig)
+    """MEND's own settings."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.mend = self.mend or MendConfig()
 
 
-def _check_kind(config: CounterfactualConfig) -> None:
-    if config.kind != "mend":
-        raise ConfigError(
-            f"counterfactual.kind is {config.kind!r} in a file for MSCKE-MEND",
-            remedy="set it to mend, or use MSCKE's class and alg_name",
-        )
-    mend_config(config)
-
-
-@dataclass
-class MSCKEMENDHyperParams(MSCKEHyperParams):
-    """Editing: ``MultimodalEditor.from_hparams(MSCKEMENDHyperParams.from_hparams(...))``.
-
-    Raises:
-        ConfigError: a value that cannot be used.
-    """
-
-    alg_name: str = "MSCKE-MEND"
-    counterfactual: CounterfactualConfig = field(default_factory=_mend_kind)
+@settings_class
+class _Mend(HParams):
+    counterfactual: MendCounterfactualConfig = field(default_factory=MendCounterfactualConfig)
 
     _alg: ClassVar[str] = "MSCKE-MEND"
     _title: ClassVar[str] = "MSCKE-MEND"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_kind(self.counterfactual)
+
+@settings_class
+class MSCKEMENDHyperParams(_Mend, MSCKEHyperParams):
+    """Editing: ``MultimodalEditor.from_hparams(MSCKEMENDHyperParams.from_hparams(...))``."""
 
 
-@dataclass
-class MSCKEMENDTrainingHyperParams(MSCKETrainingHyperParams):
+@settings_class
+class MSCKEMENDTrainingHyperParams(_Mend, MendLosses, MSCKETrainingHyperParams):
     """Training MSCKE-MEND's two parts, by :class:`MSCKEMENDTrainer` or EasyEdit's
     ``MultimodalTrainer``. ``cfr_lr``, ``cedit`` and ``iedit`` are MEND's.
-
-    Raises:
-        ConfigError: a value that cannot be used.
     """
 
-    alg: str = "MSCKE-MEND"
-    alg_name: str = "MSCKE-MEND"
-    counterfactual: CounterfactualConfig = field(default_factory=_mend_kind)
-    lr_lr: float = 1e-4  # as MendTrainingHyperParams
-    cloc: float = 1.0  # as MendTrainingHyperParams
-    iloc: float = 0.0  # as there, but the scope classifier keeps such questions away
-
-    _alg: ClassVar[str] = "MSCKE-MEND"
-    _title: ClassVar[str] = "MSCKE-MEND"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_kind(self.counterfactual)
-        for name in ("lr_lr", "cloc", "iloc"):
-            at_least(getattr(self, name), name, 0)
+    iloc: Weight = 0.0
+    """Of the KL on out-of-scope questions; 0: the scope classifier keeps them away."""
 
 
 class MSCKEMENDTrainer(SharesStatistics, MSCKETrainer):

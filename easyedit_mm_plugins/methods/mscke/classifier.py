@@ -16,7 +16,8 @@ from ...core.files import digest, write_json
 from ...data import ImageLike, Question
 from ...data.images import image_key
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
-from .config import ScopeConfig, build
+from ..settings import build
+from .config import ScopeConfig
 from .encoder import encoder_from_description, load_encoder
 from .encoding import Encoder
 from .fusion import FUSIONS

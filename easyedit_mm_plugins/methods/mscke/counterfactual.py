@@ -23,7 +23,8 @@ from ...core.files import write_json
 from ...core.registry import Registry
 from ...data import Question
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
-from .config import CounterfactualConfig, build
+from ..settings import build
+from .config import CounterfactualConfig
 from .pairs import PairReader
 
 LOG = logging.getLogger(__name__)

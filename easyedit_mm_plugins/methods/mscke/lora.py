@@ -25,7 +25,8 @@ from ...core.errors import CheckpointError, ConfigError
 from ...core.files import write_json
 from ...core.registry import did_you_mean
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
-from .config import CounterfactualConfig, build
+from ..settings import build
+from .config import CounterfactualConfig
 from .counterfactual import Counterfactual
 from .pairs import PairReader
 

@@ -2,64 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import field
+from typing import ClassVar, Literal
 
-from ...core.errors import ConfigError
+from ..settings import Count, HParams, Share, Weight, settings_class
 from .config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
 from .model import MSCKE
 from .training import MSCKETrainer
 
 
-def _kind() -> CounterfactualConfig:
-    return CounterfactualConfig(kind="lora")
+@settings_class
+class LoRACounterfactualConfig(CounterfactualConfig):
+    """Its defaults on every base model; ours, as the paper has no LoRA."""
+
+    kind: Literal["lora"] = "lora"
+    """The base model under a LoRA adapter; other kinds are for MSCKE's class and alg_name."""
+    drop_image: Share = 0.5
+    rank: Count = 16
+    alpha: Weight | None = 32
 
 
-def _check(config: CounterfactualConfig) -> None:
-    if config.kind != "lora":
-        raise ConfigError(
-            f"counterfactual.kind is {config.kind!r} in a file for MSCKE-LORA",
-            remedy="set it to lora, or use MSCKE's class and alg_name",
-        )
-
-
-@dataclass
-class MSCKELoRAHyperParams(MSCKEHyperParams):
-    """Editing: ``MultimodalEditor.from_hparams(MSCKELoRAHyperParams.from_hparams(...))``.
-
-    Raises:
-        ConfigError: a value that cannot be used.
-    """
-
-    alg_name: str = "MSCKE-LORA"
-    counterfactual: CounterfactualConfig = field(default_factory=_kind)
+@settings_class
+class _LoRA(HParams):
+    counterfactual: LoRACounterfactualConfig = field(default_factory=LoRACounterfactualConfig)
 
     _alg: ClassVar[str] = "MSCKE-LORA"
     _title: ClassVar[str] = "MSCKE-LoRA"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.counterfactual)
+
+@settings_class
+class MSCKELoRAHyperParams(_LoRA, MSCKEHyperParams):
+    """Editing: ``MultimodalEditor.from_hparams(MSCKELoRAHyperParams.from_hparams(...))``."""
 
 
-@dataclass
-class MSCKELoRATrainingHyperParams(MSCKETrainingHyperParams):
-    """Training the adapter, and the scope classifier unless ``train: counterfactual``.
-
-    Raises:
-        ConfigError: a value that cannot be used.
-    """
-
-    alg: str = "MSCKE-LORA"
-    alg_name: str = "MSCKE-LORA"
-    counterfactual: CounterfactualConfig = field(default_factory=_kind)
-
-    _alg: ClassVar[str] = "MSCKE-LORA"
-    _title: ClassVar[str] = "MSCKE-LoRA"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.counterfactual)
+@settings_class
+class MSCKELoRATrainingHyperParams(_LoRA, MSCKETrainingHyperParams):
+    """Training the adapter, and the scope classifier unless ``train: counterfactual``."""
 
 
 class MSCKELoRATrainer(MSCKETrainer):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import field
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
 from ..dualedit import DualEdit, DualEditHyperParams, DualEditTrainingHyperParams
-from ..dualedit.config import AdapterConfig, DualEditConfig, GateConfig, at_least
+from ..dualedit.config import AdapterConfig, DualEditConfig, GateConfig
+from ..settings import Count, HParams, Weight, settings_class
 
 
 def default_config(layer: int = 19) -> DualEditConfig:
@@ -36,49 +39,33 @@ class VisEdit(DualEdit):
         super().__init__(backbone, config)
 
 
-def _adapters() -> list[AdapterConfig]:
-    return default_config().adapters
-
-
-@dataclass
-class VisEditHyperParams(DualEditHyperParams):
-    """Editing: ``MultimodalEditor.from_hparams(VisEditHyperParams.from_hparams(...))``.
-
-    Raises:
-        ConfigError: a value that cannot be used.
-    """
-
-    alg_name: str = "VISEDIT"
-    adapters: list[AdapterConfig] = field(default_factory=_adapters)
-    gate: GateConfig = field(default_factory=lambda: GateConfig("off"))
+@settings_class
+class _VisEdit(HParams):
+    adapters: Annotated[list[AdapterConfig], Field(min_length=1)] = field(
+        default_factory=lambda: default_config().adapters
+    )
+    gate: GateConfig = field(default_factory=lambda: default_config().gate)
 
     _alg: ClassVar[str] = "VISEDIT"
     _title: ClassVar[str] = "VisEdit"
 
 
-@dataclass
-class VisEditTrainingHyperParams(DualEditTrainingHyperParams):
-    """Training by :class:`VisEditTrainer`; the other settings are DualEdit's.
+@settings_class
+class VisEditHyperParams(_VisEdit, DualEditHyperParams):
+    """Editing: ``MultimodalEditor.from_hparams(VisEditHyperParams.from_hparams(...))``."""
 
-    Raises:
-        ConfigError: a value that cannot be used.
-    """
 
-    alg: str = "VISEDIT"
-    alg_name: str = "VISEDIT"
-    adapters: list[AdapterConfig] = field(default_factory=_adapters)
-    gate: GateConfig = field(default_factory=lambda: GateConfig("off"))
-    influence_loss: float = 0.1  # released: 0.1
-    influence_tokens: int = 24  # image tokens whose influence is measured; released: 24
-    influence_sigma: float = 0.7  # of the noise; released: 0.7
-    influence_records: int = 1  # of a batch, whose influence is measured
+@settings_class
+class VisEditTrainingHyperParams(_VisEdit, DualEditTrainingHyperParams):
+    """Training by :class:`VisEditTrainer`; the other settings are DualEdit's."""
 
-    _alg: ClassVar[str] = "VISEDIT"
-    _title: ClassVar[str] = "VisEdit"
+    influence_loss: Weight = 0.1
+    """Weight of the loss that teaches influence; released: 0.1."""
+    influence_tokens: Count = 24
+    """Image tokens whose influence is measured; released: 24."""
+    influence_sigma: Weight = 0.7
+    """Of the noise; released: 0.7."""
+    influence_records: Count = 1
+    """Of a batch, whose influence is measured."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("influence_loss", "influence_sigma"):
-            at_least(getattr(self, name), name, 0)
-        for name in ("influence_tokens", "influence_records"):
-            at_least(getattr(self, name), name, 1, whole=True)
+    _section: ClassVar[str] = "Training"
