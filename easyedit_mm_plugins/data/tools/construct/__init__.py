@@ -17,6 +17,14 @@ from .estimate import estimate
 from .judge import ChatJudge, Judge
 from .sources import QA, SOURCES, ImageGroup, Source, open_source
 
+for _name, _where in (
+    ("vqav2", "easyedit_mm_plugins.data.tools.construct.vqav2:VQAv2Source"),
+    ("e-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EVQASource"),
+    ("easy-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EasyVQASource"),
+    ("table", "easyedit_mm_plugins.data.tools.construct.tables:TableSource"),
+):
+    SOURCES.register(_name, _where)
+
 __all__ = [
     "QA",
     "SOURCES",

@@ -170,12 +170,3 @@ def as_paths(value: str | Path | list[str | Path]) -> list[Path]:
     """One path or several, as a list."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return [Path(v) for v in values]
-
-
-for _name, _where in (
-    ("vqav2", "easyedit_mm_plugins.data.tools.construct.vqav2:VQAv2Source"),
-    ("e-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EVQASource"),
-    ("easy-vqa", "easyedit_mm_plugins.data.tools.construct.tables:EasyVQASource"),
-    ("table", "easyedit_mm_plugins.data.tools.construct.tables:TableSource"),
-):
-    SOURCES.register(_name, _where)
