@@ -22,7 +22,7 @@ class BackboneEntry(Entry):
         family: its architecture, for people.
         weights: where the usual weights come from; licence: under what terms.
         embedded: its weights are shipped with this package.
-        easyedit: it is one of EasyEdit's own models, which its hparams files describe.
+        easyedit: the class of EasyEdit's that it is; ``None``: it is none of EasyEdit's own models.
         paper: the model of the papers that it is, if it has at least ``parameters`` parameters.
         group: the base models whose settings it shares, a section in the files below ``hparams/``:
             "full-size" or "scenes"; ``None``: the settings' defaults.
@@ -33,7 +33,7 @@ class BackboneEntry(Entry):
     weights: str = ""
     licence: str = ""
     embedded: bool = False
-    easyedit: bool = False
+    easyedit: str | None = None
     paper: str | None = None
     parameters: float = 0.0
     group: str | None = None

@@ -9,16 +9,24 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import os
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from packaging.specifiers import SpecifierSet
+
+from ..core.environment import package_version
 from ..core.errors import BridgeError
 
 ENV = "EASYEDIT_ROOT"
+# The versions of transformers that each generation imports with.
+TRANSFORMERS = {"pypi": ">=4.49,<4.54", "head": ">=4.53.3,<5.18"}
 Generation = Literal["pypi", "head"]
 
 _INSTALL = (
@@ -124,25 +132,87 @@ def load() -> Host:
     """
     host = locate()
     root = str(host.folder.parent)
-    if "easyeditor" not in sys.modules and host.source.startswith("environment"):
+    inserted = "easyeditor" not in sys.modules and host.source.startswith("environment")
+    if inserted:
         sys.path.insert(0, root)
     try:
         host.module("editors.multimodal_editor")
         host.module("trainer.MultimodalTrainer")
-    except ModuleNotFoundError as error:
+    except Exception as error:  # what it imports fails in many ways
         _forget()
+        if inserted:
+            sys.path.remove(root)
         raise BridgeError(
-            f"EasyEdit at {host.folder} does not import: no module named {error.name}",
-            remedy=f"pip install what it imports, beginning with {error.name}; see the README",
-        ) from error
-    except ImportError as error:
-        _forget()
-        versions = "4.49 to 4.53.3" if host.generation == "pypi" else "4.53.3 or newer"
-        raise BridgeError(
-            f"EasyEdit at {host.folder} does not import: {error}",
-            remedy=f"this generation needs transformers {versions}",
+            f"EasyEdit at {host.folder} does not import: {' '.join(str(error).split())}",
+            remedy=_remedy(host, error),
         ) from error
     return host
+
+
+def import_problem(timeout: float = 300.0) -> BridgeError | None:
+    """Why :func:`load` fails here, or ``None``; tried in a process of its own.
+
+    Args:
+        timeout: seconds that the import may take.
+    """
+    try:
+        host = locate()
+    except BridgeError as error:
+        return error
+    env = {**os.environ, ENV: str(host.folder.parent)}
+    env["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    code = f"from {__name__} import load_and_tell; load_and_tell()"
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # EasyEdit writes logs/ where it is imported
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=env,
+                cwd=folder,
+            )
+    except subprocess.TimeoutExpired:
+        return BridgeError(
+            f"EasyEdit at {host.folder} did not import within {timeout:.0f} seconds",
+            remedy="try again when the machine has less to do",
+        )
+    if done.returncode == 0:
+        return None
+    try:
+        told = json.loads(done.stdout.splitlines()[-1])
+        return BridgeError(told["message"], remedy=told["remedy"])
+    except (IndexError, KeyError, TypeError, ValueError):  # it died before it could tell
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return BridgeError(
+            f"importing EasyEdit at {host.folder} ended with code {done.returncode}: {last}",
+            remedy="python -X faulthandler -c 'import easyeditor' shows where it stops",
+        )
+
+
+def load_and_tell() -> None:
+    """What the process of :func:`import_problem` runs: its last line says what is wrong."""
+    try:
+        load()
+    except BridgeError as error:
+        print(f"\n{json.dumps({'message': error.message, 'remedy': error.remedy})}")
+        raise SystemExit(1) from None
+
+
+def _remedy(host: Host, error: Exception) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and missing.split(".")[0] not in ("easyeditor", "transformers"):
+        return (
+            f"install what it imports, beginning with {missing}: "
+            'pip install "easyedit-mm-plugins[easyedit]"'
+        )
+    wanted, found = TRANSFORMERS[host.generation], package_version("transformers")
+    if found is None or found not in SpecifierSet(wanted):
+        return (
+            f"it imports with transformers {wanted}, and {found} is here: "
+            f"pip install 'transformers{wanted}'"
+        )
+    return "python -c 'import easyeditor' shows where it stops"
 
 
 def _forget() -> None:

@@ -21,9 +21,9 @@ from ..data.images import open_image
 from ..data.records import ImageLike
 from .backbones import IMAGE_SIZE, EasyEditBackbone, blip_pixels, normalise, wrap
 from .easyedit import Host
+from .requirements import OLD_TRANSFORMERS, missing_files, new_transformers, own_class
 
 LOG = logging.getLogger(__name__)
-OWN_CLASSES = {"blip2": "Blip2OPT", "minigpt4": "MiniGPT4"}
 
 # Backbones by id of the model inside, so that EasyEdit's (model, tok, ...) calls find theirs again.
 # A backbone holds its model, so an id cannot be another model's while its entry lives.
@@ -61,20 +61,14 @@ def resolve_device(value: Any) -> torch.device:
     return device
 
 
-def known_models() -> list[str]:
-    """All values of ``model_name`` that the bridge can build."""
-    return sorted({*OWN_CLASSES, *BACKBONES.names()})
-
-
 def check_model_name(model_name: Any) -> None:
     """Raise :class:`UnknownNameError` with the nearest names, before anything is loaded."""
-    if isinstance(model_name, str) and model_name not in OWN_CLASSES:
-        if model_name in BACKBONES or Path(model_name).is_dir():
-            return
-        raise UnknownNameError(
-            f"unknown model_name {model_name!r}; {did_you_mean(model_name, known_models())}",
-            remedy="add a backbone of your own with BACKBONES.add(name=..., loader=...)",
-        )
+    if not isinstance(model_name, str) or model_name in BACKBONES or Path(model_name).is_dir():
+        return
+    raise UnknownNameError(
+        f"unknown model_name {model_name!r}; {did_you_mean(model_name, BACKBONES.names())}",
+        remedy="add a backbone of your own with BACKBONES.add(name=..., loader=...)",
+    )
 
 
 def build_backbone(host: Host, hparams: Any) -> Backbone:
@@ -92,7 +86,7 @@ def build_backbone(host: Host, hparams: Any) -> Backbone:
     spread = getattr(hparams, "device_map", None)
     if not isinstance(model_name, str):
         return remember(_given(model_name, device))
-    if model_name in OWN_CLASSES:
+    if own_class(model_name):
         model = _own_model(host, hparams)
         if spread is None:
             _place(model, device, dtype)
@@ -127,7 +121,7 @@ def tokenizer_for(backbone: Backbone, hparams: Any) -> Any:
 
     name = getattr(hparams, "tokenizer_name", None) or getattr(hparams, "name", None)
     kind = getattr(hparams, "tokenizer_class", None)
-    if not (kind and name) or getattr(hparams, "model_name", None) not in OWN_CLASSES:
+    if not (kind and name and own_class(getattr(hparams, "model_name", None))):
         return backbone.tokenizer
     if not hasattr(transformers, kind):
         raise ConfigError(f"tokenizer_class {kind!r} is unknown to transformers")
@@ -189,8 +183,6 @@ def _spread(model: nn.Module, device: torch.device, dtype: torch.dtype | None, s
 
 
 def _own_model(host: Host, hparams: Any) -> nn.Module:
-    from .requirements import OLD_TRANSFORMERS, missing_files, new_transformers
-
     missing = [m for m in missing_files(hparams) if m.blocking]
     if missing:
         first = missing[0]
@@ -199,7 +191,7 @@ def _own_model(host: Host, hparams: Any) -> nn.Module:
             + "; ".join(f"{m.where} ({m.what}) is missing" for m in missing),
             remedy=first.remedy,
         )
-    cls = getattr(host.module("trainer.blip2_models"), OWN_CLASSES[hparams.model_name])
+    cls = getattr(host.module("trainer.blip2_models"), str(own_class(hparams.model_name)))
     known = inspect.signature(cls.__init__).parameters
     lm = "opt_model" if "opt_model" in known else "llama_model"
     checkpoint = getattr(hparams, "qformer_checkpoint", None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..backbones.entries import BACKBONES
+from ..core.environment import package_version
 from ..core.errors import BridgeError
-from .easyedit import Generation, locate
+from ..core.shipped import ASSETS
+from .easyedit import Generation, import_problem, locate
 
 OLD_TRANSFORMERS = (
     "EasyEdit's own BLIP-2 and MiniGPT-4 do not build with transformers 5: pip install "
@@ -26,7 +27,7 @@ class HostInfo:
 
     Attributes:
         generation: ``"pypi"``, ``"head"``, or ``None`` where there is no EasyEdit.
-        path: its package folder.
+        path: its package folder, ``None`` likewise.
         source: how it was found, in words.
         versions: of the packages that matter, ``None`` where one is absent.
         problem, remedy: why it cannot be used, if it cannot.
@@ -46,7 +47,7 @@ class Missing:
 
     Attributes:
         what: in words, e.g. "weights of the vision tower".
-        where: field and value, e.g. ``state_dict_file=eva_vit_g.pth``.
+        where: the field and its value, e.g. ``state_dict_file=eva_vit_g.pth``.
         remedy: what to do.
         blocking: false where EasyEdit or transformers would fetch it from the network.
     """
@@ -57,16 +58,22 @@ class Missing:
     blocking: bool = True
 
 
-def inspect_host() -> HostInfo:
-    """Look for EasyEdit without importing it."""
-    versions = {name: _version(name) for name in PACKAGES}
+def inspect_host(*, try_import: bool = False) -> HostInfo:
+    """Look for EasyEdit without importing it in this process.
+
+    Args:
+        try_import: import it in a process of its own, so that ``problem`` says why that fails.
+    """
+    versions = {name: package_version(name) for name in PACKAGES}
     try:
         host = locate()
     except BridgeError as error:
         return HostInfo(None, None, "not found", versions, error.message, error.remedy)
     if host.source != "installed":
         versions["easyeditor"] = None  # a checkout carries no version
-    return HostInfo(host.generation, host.folder, host.source, versions)
+    problem = import_problem() if try_import else None
+    told = (problem.message, problem.remedy) if problem else (None, None)
+    return HostInfo(host.generation, host.folder, host.source, versions, *told)
 
 
 def missing_for(hparams: Any) -> list[Missing]:
@@ -74,6 +81,9 @@ def missing_for(hparams: Any) -> list[Missing]:
     if _field(hparams, "model_name") is None:
         return [Missing("the base model", "model_name", "name one, e.g. scenes-blip2")]
     missing = missing_files(hparams)
+    if own_class(_field(hparams, "model_name")) and new_transformers():
+        where = f"transformers={package_version('transformers')}"
+        missing.append(Missing("an older transformers", where, OLD_TRANSFORMERS))
     for field in ("coco_image", "rephrase_image"):
         root = _field(hparams, field)
         if root and not Path(root).is_dir():
@@ -120,7 +130,7 @@ def _missing_parts(hparams: Any) -> list[Missing]:
 def missing_files(hparams: Any) -> list[Missing]:
     """The base model's files that ``hparams`` names, or should name, and that are not here."""
     model_name = _field(hparams, "model_name")
-    if model_name not in ("blip2", "minigpt4"):
+    if not own_class(model_name):
         return _missing_backbone(model_name, _field(hparams, "name"))
     lm = "OPT-2.7B, facebook/opt-2.7b" if model_name == "blip2" else "Vicuna 7B"
     qformer = (
@@ -150,15 +160,18 @@ def missing_files(hparams: Any) -> list[Missing]:
             remedy = f"fetch it, and set {field} to the {noun}"
             online = kind == "model" and _on_hub(value)
             missing.append(Missing(what, f"{field}={value}", remedy, not online))
-    if new_transformers():
-        where = f"transformers={_version('transformers')}"
-        missing.append(Missing("an older transformers", where, OLD_TRANSFORMERS, False))
     return missing
+
+
+def own_class(model_name: Any) -> str | None:
+    """The class of EasyEdit's that ``model_name`` names, if it is one of EasyEdit's own models."""
+    known = isinstance(model_name, str) and model_name in BACKBONES
+    return BACKBONES.get(model_name).easyedit if known else None
 
 
 def new_transformers() -> bool:
     """Whether transformers is of version 5 or later, which EasyEdit's own models fail with."""
-    return int((_version("transformers") or "0").split(".")[0]) >= 5
+    return int((package_version("transformers") or "0").split(".")[0]) >= 5
 
 
 def _missing_backbone(name: Any, source: Any) -> list[Missing]:
@@ -167,8 +180,6 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
     if name not in BACKBONES and not Path(name).is_dir():
         known = ", ".join(BACKBONES.names())
         return [Missing("base model", f"model_name={name}", f"use one of: {known}")]
-    from ..core.shipped import ASSETS
-
     entry = BACKBONES.get(name) if name in BACKBONES else None
     if entry and entry.embedded and not source and not (ASSETS / name).is_dir():
         return [Missing("embedded base model", str(ASSETS / name), "reinstall the package")]
@@ -182,7 +193,7 @@ def _missing_backbone(name: Any, source: Any) -> list[Missing]:
         return [
             Missing(
                 "base model weights",
-                f"model_name={name} ({wanted})",
+                f"name={wanted}",
                 "fetch them from the hub, or set name to a local folder",
                 blocking=not _on_hub(wanted),
             )
@@ -210,13 +221,6 @@ def _model_here(value: str | Path) -> bool:
         return isinstance(try_to_load_from_cache(str(value), "config.json"), str)
     except Exception:  # not a hub id at all
         return False
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _field(hparams: Any, name: str) -> Any:

@@ -25,6 +25,7 @@ class MethodEntry(Entry):
         trainer: called as ``trainer(editor, train_records, val_records, settings, folder)``; has
             ``run()`` and ``validate()``, and writes its best editor to ``best``, a folder.
         trains: the class of the editor that the trainer trains; by default ``editor``.
+        needs_easyedit: it runs EasyEdit's own code, which must be installed for it.
         trained: it answers nothing of use before it was trained; by default, it has a trainer.
     """
 
@@ -36,6 +37,7 @@ class MethodEntry(Entry):
     training: Any = None
     trainer: Any = None
     trains: Any = None
+    needs_easyedit: bool = False
     trained: bool | None = None
 
     @classmethod

@@ -75,9 +75,9 @@ def test_a_broken_model_folder_is_named(registered, blip2_fields, tmp_path):
 def test_transformers_5_is_named(registered, blip2_fields, monkeypatch):
     from easyedit_mm_plugins.host import requirements as doctor
 
-    monkeypatch.setattr(doctor, "_version", lambda package: "5.5.4")
+    monkeypatch.setattr(doctor, "package_version", lambda package: "5.5.4")
     (missing,) = missing_for(blip2_fields)
-    assert "transformers" in missing.where and "4.53.3" in missing.remedy and not missing.blocking
+    assert "transformers" in missing.where and "4.53.3" in missing.remedy and missing.blocking
     models = registered.module("trainer.blip2_models")
 
     class Broken(models.Blip2OPT):

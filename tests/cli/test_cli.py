@@ -14,10 +14,13 @@ import yaml
 
 from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.cli import app as cli
+from easyedit_mm_plugins.cli import doctor
 from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
 from easyedit_mm_plugins.core.errors import EasyEditMMError
 from easyedit_mm_plugins.data import load_records
 from easyedit_mm_plugins.evaluation.results import records_identity
+from easyedit_mm_plugins.host import requirements
+from easyedit_mm_plugins.host.requirements import HostInfo
 from easyedit_mm_plugins.methods.base import Unedited
 from easyedit_mm_plugins.methods.entries import METHODS
 from easyedit_mm_plugins.papers import EXPERIMENTS
@@ -375,22 +378,55 @@ def test_a_registered_data_set_class_is_read_by_name_and_path(data):
     )
 
 
-def test_doctor_speaks_plainly_and_for_programs(run):
+@pytest.fixture
+def easyedit_imports(monkeypatch):
+    """EasyEdit is found and imports, without the seconds that it takes."""
+    found = HostInfo("head", Path("/checkout/easyeditor"), "a test", {})
+    monkeypatch.setattr(requirements, "inspect_host", lambda try_import: found)
+
+
+def test_doctor_says_a_line_a_base_model_and_what_to_do_next(run, easyedit_imports):
     code, out, _ = run("doctor")
-    assert "torch" in out and "EasyEdit" in out and "hparams files" in out
-    code_json, printed, _ = run("doctor", "--json")
+    assert code == 0 and "all well" not in out
+    lines = out.splitlines()
+    assert "EasyEdit" in next(line for line in lines if "/checkout/easyeditor" in line)
+    for name in BACKBONES.names():
+        entry = BACKBONES.get(name)
+        assert sum(line.split()[1:2] == [entry.name] for line in lines) == 1, entry.name
+    (llava,) = (line for line in lines if line.split()[1:2] == ["scenes-llava"])
+    assert llava.startswith("runs") and all(m in llava for m in ("mscke", "dualedit", "ike"))
+    (blip2,) = (line for line in lines if line.split()[1:2] == ["blip2"])
+    assert blip2.startswith("lacks") and "state_dict_file=" in blip2
+    assert lines[lines.index("What to do next") + 1].startswith("1. ")
+    assert len(lines) < 40
+
+
+def test_doctor_speaks_for_programs_and_ends_with_1_where_what_was_asked_for_lacks(
+    run, easyedit_imports
+):
+    code, printed, _ = run("doctor", "--json", "--backbone", "blip2", "--method", "mscke")
     report = json.loads(printed)
-    assert code == code_json == int(report["broken"])
-    topics = {finding["topic"]: finding for finding in report["findings"]}
-    assert topics["transformers"]["level"] == "ok"
-    blip2 = next(h for h in report["hparams"] if h["file"] == "MSCKE/blip2.yaml")
-    assert not blip2["runs"] and any("eva_vit_g" in m["where"] for m in blip2["missing"])
-    assert all(m["remedy"] for h in report["hparams"] for m in h["missing"])
+    assert code == 1 and report["broken"]
+    (blip2,) = report["backbones"]
+    assert any("eva_vit_g" in thing["where"] for thing in blip2["lacks"])
+    assert all(thing["remedy"] for thing in blip2["lacks"])
+    assert [m["method"] for m in blip2["methods"]] == ["mscke"]
+    assert any("state_dict_file" in step for step in report["next"])
+    code, out, _ = run("doctor", "--method", "mscke", "--backbone", "scenes-llava")
+    assert code == 0 and "dualedit" not in out
+    code, _, err = run("doctor", "--method", "mske")
+    assert code == 2 and "did you mean mscke" in err
+
+
+def test_doctor_names_methods_that_need_an_easyedit_that_does_not_import(run, monkeypatch):
+    found = HostInfo("head", Path("/e"), "a test", {}, "does not import: x", "pip install y")
+    monkeypatch.setattr(requirements, "inspect_host", lambda try_import: found)
+    code, out, _ = run("doctor", "--backbone", "scenes-llava")
+    assert code == 1 and "does not import: x" in out and "1. EasyEdit: pip install y" in out
+    assert "ike needs EasyEdit" in out and "mscke needs" not in out
 
 
 def test_doctor_reports_what_is_too_old_or_absent(monkeypatch):
-    from easyedit_mm_plugins.cli import doctor
-
     versions = {"torch": "1.13", "torchvision": None, "transformers": "4.49.0"}
     monkeypatch.setattr(doctor, "package_version", lambda name: versions.get(name, "99"))
     monkeypatch.setenv("EASYEDIT_ROOT", "/nowhere")
@@ -400,4 +436,5 @@ def test_doctor_reports_what_is_too_old_or_absent(monkeypatch):
     assert found["torch"].level == "broken" and "2.1 or newer" in found["torch"].text
     assert found["torchvision"].text == "not installed"
     assert found["transformers"].level == "ok"
-    assert found["EasyEdit"].level == "note" and found["EasyEdit"].remedy
+    assert found["EasyEdit"].level == "broken" and found["EasyEdit"].remedy
+    assert any("EASYEDIT_ROOT" in step for step in doctor.next_steps(report))

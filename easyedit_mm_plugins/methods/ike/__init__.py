@@ -9,4 +9,5 @@ METHODS.add(
     paper="Zheng et al. 2023, as EasyEdit's IKE",
     editor="easyedit_mm_plugins.methods.ike.model:IKE",
     settings="easyedit_mm_plugins.methods.ike.config:IKEHyperParams",
+    needs_easyedit=True,
 )

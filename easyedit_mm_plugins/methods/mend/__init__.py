@@ -21,6 +21,7 @@ METHODS.add(
     training="easyedit_mm_plugins.methods.mend.config:MendTrainingHyperParams",
     trainer="easyedit_mm_plugins.methods.mend.training:MendTrainer",
     trains="easyedit_mm_plugins.methods.mend.model:Mend",
+    needs_easyedit=True,
 )
 METHODS.add(
     name="mscke-mend",

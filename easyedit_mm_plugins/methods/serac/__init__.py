@@ -8,5 +8,6 @@ METHODS.add(
     order=30,
     paper="Mitchell et al. 2022, as EasyEdit's SERAC_MULTI",
     editor="easyedit_mm_plugins.methods.serac.model:SERAC",
+    needs_easyedit=True,
     trained=True,
 )
