@@ -69,6 +69,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     found = dict(below)
     for key, value in above.items():
         under = found.get(key)
-        both = isinstance(under, Mapping) and isinstance(value, Mapping)
-        found[key] = merged(under, value) if both else value
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = merged(under, value)
+        found[key] = value
     return found
