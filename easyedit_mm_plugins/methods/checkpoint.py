@@ -1,11 +1,16 @@
 """Editors on disk: their header (``config.json``), and tensors as safetensors in fp16 or fp32.
 
+A file of settings is written with the checksums (sha256) of the files that it belongs to and of its
+own values, and they are checked where it is read: weights with a single flipped bit still load, and
+answer otherwise. Files written before there were checksums are read without.
+
 Errors say what is wrong with which file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,10 @@ from torch import Tensor, nn
 from .. import __version__
 from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, DataError
-from ..core.files import atomic_path, read_json, write_json
+from ..core.files import atomic_path, digest, file_digest, read_json, write_json
 
 FORMAT = 1
+CHECKSUMS = "checksums"  # the key: {"files": {path as seen from the folder: sha256}, "values": ...}
 AGAIN = "save the editor again, or fetch it again if it was downloaded"
 
 
@@ -97,20 +103,102 @@ def read_config(path: str | Path, needed: Collection[str] = ()) -> dict[str, Any
     return config
 
 
+def write_checked(path: str | Path, values: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Write ``values`` as JSON to ``path``, with checksums of them and of ``files``."""
+    folder = Path(path).parent
+    sums = {Path(os.path.relpath(f, folder)).as_posix(): file_digest(f) for f in sorted(files)}
+    kept = {key: value for key, value in values.items() if key != CHECKSUMS}
+    write_json(path, kept | {CHECKSUMS: {"files": sums, "values": digest([kept, sums])}})
+
+
+def check_checksums(path: str | Path, values: Mapping[str, Any], below: str = "") -> None:
+    """Check ``values``, read from ``path``, and its files against the checksums among them.
+
+    Args:
+        below: only the files in this folder, as seen from that of ``path``.
+
+    Raises:
+        CheckpointError: something was changed or is missing since it was written.
+    """
+    if CHECKSUMS not in values:
+        return
+    path, sums = Path(path), values[CHECKSUMS]
+    files = sums.get("files") if isinstance(sums, dict) else None
+    kept = {key: value for key, value in values.items() if key != CHECKSUMS}
+    if not isinstance(files, dict) or sums.get("values") != digest([kept, files]):
+        raise CheckpointError(
+            f"{path} was changed after it was written: its checksum does not fit",
+            remedy=f"{AGAIN}; what an editor should do otherwise, say in its hparams",
+        )
+    for name, expected in files.items():
+        file = path.parent / name
+        if not name.startswith(below):
+            continue
+        try:
+            found = file_digest(file) if file.is_file() else None
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+        if found is None:
+            raise CheckpointError(
+                f"{file} does not exist, and {path} needs it",
+                remedy="keep the folders side by side as they were, or save the editor again",
+            )
+        if found != expected:
+            raise CheckpointError(
+                f"{file} is damaged: its sha256 is not that of the file that was saved",
+                remedy=AGAIN,
+            )
+
+
+def part_files(folder: str | Path, parts: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The files of an editor's parts: those in folders below ``folder`` and in ``parts``, folders
+    that lie elsewhere. Of a part that is itself an editor, its ``config.json`` stands for all.
+
+    What lies beside the editor's ``config.json``, such as saved edits, is no part of it.
+    """
+    folder = Path(folder)
+    inside = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    for part in [*inside, *(folder / p for p in (parts or {}).values())]:
+        if _has_checksums(part / "config.json"):
+            yield part / "config.json"
+        else:
+            yield from (p for p in part.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def _has_checksums(path: Path) -> bool:
+    return path.is_file() and CHECKSUMS in read_config(path)
+
+
 def write_header(
     folder: str | Path, method: str, backbone: Backbone | None = None, **settings: Any
 ) -> None:
-    """Write an editor's ``config.json`` into ``folder``; do so last, it makes the folder an editor.
+    """Write an editor's ``config.json`` into ``folder``; do so last, it makes the folder an editor
+    and holds the checksums of its files (:func:`part_files`).
 
     Args:
         method: its registered name.
         backbone: the one it was trained for; ``None`` if it fits any.
-        settings: what the method needs to build the editor again.
+        settings: what the method needs to build the editor again; ``parts``, if given, are the
+            paths of folders elsewhere, as seen from ``folder``.
     """
     header: dict[str, Any] = {"format": FORMAT, "method": method, "version": __version__}
     if backbone is not None:
         header["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint()}
-    write_json(Path(folder) / "config.json", header | settings)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    files = part_files(folder, settings.get("parts"))
+    write_checked(Path(folder) / "config.json", header | settings, files)
+
+
+def change_header(folder: str | Path, **settings: Any) -> None:
+    """Write the ``config.json`` in ``folder`` again, with ``settings`` changed and the checksums of
+    its files as they are now.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    path = Path(folder) / "config.json"
+    header = read_config(path) | settings
+    write_checked(path, header, part_files(folder, header.get("parts")))
 
 
 def read_header(
@@ -124,7 +212,7 @@ def read_header(
 
     Raises:
         CheckpointError: it is missing or damaged, lacks a setting of ``needed``, or belongs to
-            another method, format or backbone; the message names both.
+            another method, format or backbone; the message names both. Or a checksum does not fit.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -142,6 +230,7 @@ def read_header(
             remedy=f"install version {header.get('version')}, or train again",
         )
     if backbone is None:
+        check_checksums(folder / "config.json", header)
         return header
     trained = header["backbone"] if isinstance(header["backbone"], dict) else {}
     if trained.get("fingerprint") != backbone.fingerprint():
@@ -150,4 +239,5 @@ def read_header(
             f"({trained.get('fingerprint')}), this is {backbone.name} ({backbone.fingerprint()})",
             remedy=f"load backbone {trained.get('name')}, or train for {backbone.name}",
         )
+    check_checksums(folder / "config.json", header)
     return header

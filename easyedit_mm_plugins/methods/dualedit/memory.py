@@ -101,7 +101,7 @@ class DualMemory:
             for name, tensor in zip(("k", "v"), pair, strict=True)
         }
         save_tensors(folder / "values.safetensors", tensors)
-        self.index.save(folder, classifier=editor)
+        self.index.save(folder, classifier=editor, further=[folder / "values.safetensors"])
 
     @classmethod
     def load(

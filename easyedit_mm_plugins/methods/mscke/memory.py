@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from ...core.errors import CheckpointError, ConfigError
-from ...core.files import atomic_path, write_json
+from ...core.files import atomic_path
 from ...core.registry import did_you_mean
 from ...data import ImageLike, Question, open_image
-from ..checkpoint import read_config, read_tensors, save_tensors
+from ..checkpoint import (
+    check_checksums,
+    read_config,
+    read_tensors,
+    save_tensors,
+    write_checked,
+)
 from ..routed import Hit
 
 # Queries [B, Z] and keys [N, Z] to rho [B, N].
@@ -152,11 +158,12 @@ class EditMemory:
         score, place = similarity(query, self.keys[[self._places[i] for i in seen]])[0].max(-1)
         return Hit(seen[int(place)], float(score))
 
-    def save(self, folder: str | Path, *, classifier: str) -> None:
+    def save(self, folder: str | Path, *, classifier: str, further: Sequence[Path] = ()) -> None:
         """Write ``memory.safetensors`` and ``memory.json`` (and images that have no path as PNG).
 
         Args:
             classifier: fingerprint of the classifier that made the features.
+            further: files that belong to this memory, see :func:`write_checked`.
         """
         folder = Path(folder)
         save_tensors(folder / "memory.safetensors", {"keys": self.keys})
@@ -164,10 +171,10 @@ class EditMemory:
             {"id": i, "text": e.text, "answer": e.answer, "image": _image(e.image, folder, i)}
             for i, e in self._edits.items()
         ]
-        write_json(
-            folder / "memory.json",
-            {"classifier": classifier, "count": self._count, "edits": entries},
-        )
+        values = {"classifier": classifier, "count": self._count, "edits": entries}
+        pictures = [folder / e["image"]["file"] for e in entries if "file" in (e["image"] or {})]
+        files = [folder / "memory.safetensors", *pictures, *further]
+        write_checked(folder / "memory.json", values, files)
 
     @classmethod
     def load(
@@ -186,6 +193,7 @@ class EditMemory:
                 f"this one is {classifier}",
                 remedy="load the editor that made it, or add the edits again",
             )
+        check_checksums(folder / "memory.json", saved)
         keys = read_tensors(folder / "memory.safetensors").get("keys")
         if keys is None or keys.ndim != 2 or len(keys) != len(saved["edits"]):
             raise CheckpointError(

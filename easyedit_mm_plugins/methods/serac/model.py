@@ -32,7 +32,7 @@ from ...core.shipped import ASSETS
 from ...data.records import Question
 from ...host import easyedit as host
 from ..base import Visible
-from ..checkpoint import read_header, write_header
+from ..checkpoint import check_checksums, read_config, read_header, write_header
 from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual
 from ..routed import Hit, RoutedEditor
 
@@ -222,6 +222,9 @@ class SERAC(RoutedEditor):
             if isinstance(counterfactual, (str, Path)):
                 kind = COUNTERFACTUALS.get(config["counterfactual"])
                 part = Path(counterfactual) / "counterfactual"
+                whole = part.with_name("config.json")  # of the MSCKE editor
+                if whole.is_file():
+                    check_checksums(whole, read_config(whole), "counterfactual/")
                 counterfactual = kind.from_pretrained(part, backbone)
             kind = AutoConfig.from_pretrained(folder / "classifier").model_type
             # SERAC compares first positions; a BERT would draw a pooler that is never used.
