@@ -9,6 +9,8 @@ import typer
 
 from .options import Device, DType, OneBackbone
 
+NOT_TAKEN = 3  # exit code where the edit has no effect on its own question
+
 
 def ask(
     image: Annotated[Path, typer.Argument(help="Picture that the edit is about.")],
@@ -25,12 +27,16 @@ def ask(
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:
-    """Make one edit, ask questions, and show the answers before and after."""
+    """Make one edit, ask questions, and show the answers before and after.
+
+    Exit code 3: the edit did not take, the model does not give the new answer to its question.
+    """
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
     from ..data import Question, open_image
+    from ..evaluation import same_answer
     from ..methods import METHODS, make_editor
-    from .before_after import answer_table, ask_around
+    from .before_after import answer_table, ask_around, unknown_words
 
     METHODS.check(method)
     check_backbones(backbone)
@@ -40,4 +46,15 @@ def ask(
     asked += [Question(q) for q in text or []]
     loaded = load_backbone(backbone, device=device, dtype=dtype)
     made = make_editor(method, loaded, folder=editor)
-    CONSOLE.print(answer_table(edit, ask_around(made, edit, asked, max_new_tokens)))
+    lacking = unknown_words(loaded.tokenizer, [answer, *(q.text for q in asked)])
+    if lacking:
+        words = ", ".join(map(repr, lacking))
+        CONSOLE.print(f"[yellow]warning[/] {loaded.name}'s tokenizer lacks", end=" ")
+        CONSOLE.print(f"{words}: the model reads them all as one unknown word", markup=False)
+    lines = ask_around(made, edit, asked, max_new_tokens)
+    CONSOLE.print(answer_table(edit, lines))
+    said = lines[0].after
+    if not same_answer(said, answer):
+        CONSOLE.print("[red]the edit did not take:[/]", end=" ")
+        CONSOLE.print(f"target {answer!r}, answer {said!r}", markup=False)
+        raise typer.Exit(NOT_TAKEN)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import EasyEditMMError
 from ..data import Question
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..methods import Editor
+
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ def ask_around(
         Line(question, was, answer.text, answer.route, answer.score)
         for question, was, answer in zip(questions, before, answers, strict=True)
     ]
+
+
+def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """The words and signs of ``texts`` that ``tokenizer`` can only read as "unknown"."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+
+    def lacks(text: str) -> bool:
+        return unknown in tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+
+    if unknown is None:
+        return []
+    words = [word for text in texts if lacks(text) for word in _WORD.findall(text)]
+    return [word for word in dict.fromkeys(words) if lacks(word)]
 
 
 def answer_table(edit: Question, lines: Sequence[Line]) -> Table:

@@ -34,8 +34,13 @@ def reproduce(
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:
-    """Measure a table or figure of the papers; a stopped one goes on where it was."""
+    """Measure a table or figure of the papers; a stopped one goes on where it was.
+
+    Exit code 1: no case could be measured, so there is no table.
+    """
+    from ..core.console import show_error
     from ..papers import EXPERIMENTS, ExperimentSettings
+    from ..papers.tables import NothingMeasured
 
     run = EXPERIMENTS.get(name)
     settings = ExperimentSettings(
@@ -54,4 +59,8 @@ def reproduce(
         editors=editors,
     )
     with resumable():
-        run(settings)
+        try:
+            run(settings)
+        except NothingMeasured as error:
+            show_error(error)
+            raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.cli import app as cli
 from easyedit_mm_plugins.cli import doctor
 from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
-from easyedit_mm_plugins.core.errors import EasyEditMMError
+from easyedit_mm_plugins.core.errors import BackboneError, EasyEditMMError
 from easyedit_mm_plugins.data import load_records
 from easyedit_mm_plugins.evaluation.results import records_identity
 from easyedit_mm_plugins.host import requirements
@@ -196,6 +197,23 @@ def test_images_outside_their_folder_need_an_option(data, loaded, run, monkeypat
         assert seen[-1] is value
 
 
+@pytest.mark.parametrize("name", ["mscke-table1", "dualedit-table2"])
+def test_a_paper_of_which_nothing_can_be_measured_gives_the_reason_once_and_no_table(
+    data, run, monkeypatch, name
+):
+    def unloadable(source=None, **kwargs):
+        raise BackboneError("its weights are not here", remedy="fetch them")
+
+    entry = dataclasses.replace(BACKBONES.get("blip2"), loader=unloadable)
+    monkeypatch.setitem(BACKBONES._items, "blip2", entry)
+    command = ("reproduce", name, "--backbone", "blip2", "--data", f"fgvedit:{data}", "--out", "o")
+    for _ in range(2):  # a second call tries again
+        code, out, err = run(*command)
+        assert code == 1 and "no case was measured, so there is no table" in err
+        assert out.count("its weights are not here") == 1 and "weights" not in err
+        assert "99.13" not in out and "┃" not in out
+
+
 BROKEN = [
     ({"image": "nowhere.png"}, "image not found"),
     ({"alt": " "}, "is empty"),
@@ -301,6 +319,15 @@ def test_ask_shows_answers_before_and_after_with_route_and_score(data, loaded, r
     assert code == 2 and "9.png" in err and "image not found" in err and loaded == []
     code, _, err = run("ask", "0.png", "q", " ", "--method", "oracle", "--backbone", "tiny")
     assert code == 2 and "target" in err
+
+
+def test_ask_says_when_the_edit_did_not_take_and_which_words_are_unknown(data, loaded, run):
+    ask = ("ask", "0.png", "what color is the circle?")
+    code, out, _ = run(*ask, "purple elephant", "--method", "unedited", "--backbone", "tiny")
+    assert code == 3 and "did not take: target 'purple elephant', answer '" in out
+    assert "tokenizer lacks 'purple', 'elephant':" in out
+    code, out, _ = run(*ask, "green", "--method", "oracle", "--backbone", "tiny")
+    assert code == 0 and "did not take" not in out and "lacks" not in out
 
 
 def test_an_editor_that_does_not_undo_is_caught(tiny_backbone):
