@@ -23,7 +23,8 @@ def sections(backbone: str) -> list[str]:
 def model_settings(backbone: str) -> dict[str, Any]:
     """Where the model lies, its classes and its device, by the keys of EasyEdit's hparams files."""
     models = settings_file("models")
-    found: dict[str, Any] = {"model_name": backbone}
+    name = BACKBONES.get(backbone).name if backbone in BACKBONES else backbone
+    found: dict[str, Any] = {"model_name": name}
     for section in sections(backbone):
         found = merged(found, models.get(section) or {})
     return found

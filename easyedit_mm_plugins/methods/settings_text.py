@@ -12,6 +12,7 @@ import yaml
 from ..backbones.entries import BACKBONES
 from ..core.errors import UnknownNameError
 from ..core.registry import did_you_mean, resolve
+from ..core.yaml_files import merged
 from .entries import METHODS
 from .settings import build, settings_for
 from .settings_files import ShortName
@@ -24,6 +25,7 @@ _EASYEDITS = {
         "easyedit_mm_plugins.methods.serac.config:EasyEditSeracTrainingHyperParams",
     )
 }
+NEEDED = "???"  # a setting that must be given, as OmegaConf writes it
 _SECTIONS = ("Model", "Method", "Training")
 
 
@@ -65,20 +67,26 @@ def complete(name: ShortName) -> dict[str, Any]:
     As in EasyEdit's files the method is called ``alg`` for training and ``alg_name`` for editing.
     """
     _, cls = settings_of(name)
-    given = settings_for(cls, name)
-    found = _whole(build(cls, given, str(name)), given)
+    found = merged(defaults(cls), settings_for(cls, name))
     key = "alg" if name.training else "alg_name"
     values = {k: value for k, value in found.items() if k not in ("alg", "alg_name")}
     return {key: name.alg, **values} if key in found else values
 
 
-def _whole(made: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``made`` as a mapping; a value that ``given`` has is taken from there."""
-    found = dataclasses.asdict(made) | given
-    for field in dataclasses.fields(made):
-        if dataclasses.is_dataclass(inner := getattr(made, field.name)):
-            found[field.name] = _whole(inner, given.get(field.name) or {})
+def defaults(cls: type[Any]) -> dict[str, Any]:
+    """The defaults of a settings class as plain values; :data:`NEEDED` where there is none."""
+    found = {}
+    for field in dataclasses.fields(cls):
+        made = field.default_factory is not dataclasses.MISSING
+        value = field.default_factory() if made else field.default
+        found[field.name] = NEEDED if value is dataclasses.MISSING else _plain(value)
     return found
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def as_yaml(name: ShortName | str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 
@@ -11,58 +10,53 @@ import yaml
 
 pytest.importorskip("hydra")
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from easyedit_mm_plugins.backbones import catalog as zoo
 from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.cli.compare.compose import compose_all, expand
 from easyedit_mm_plugins.cli.compare.run import compare, default_out, grid
-from easyedit_mm_plugins.cli.compare.schema import node_name, structured
+from easyedit_mm_plugins.cli.compare.schema import node_name, options_of
 from easyedit_mm_plugins.core.errors import ConfigError, UnknownNameError
 from easyedit_mm_plugins.core.shipped import HPARAMS
+from easyedit_mm_plugins.data.entries import DATASETS
 from easyedit_mm_plugins.methods.entries import METHODS
-from easyedit_mm_plugins.methods.settings import build, read_yaml
+from easyedit_mm_plugins.methods.settings import build
 
 from ..support.grid_tools import here, save_tiny
 
 assert here and zoo  # a fixture; registers the backbones
+ALGS = {path.stem for path in HPARAMS.glob("*.yaml")}
 
 
 def plan(*words):
     return grid(compose_all(words))
 
 
-def test_the_node_of_a_method_is_its_easyedit_file():
-    """One truth: what the class reads from the file is what the node holds, for every file."""
-    methods = [name for name in METHODS.names() if METHODS.get(name).settings_class]
-    files = {name: sorted((HPARAMS / METHODS.get(name).alg).glob("*.yaml")) for name in methods}
-    assert sum(map(len, files.values())) >= 6
-    for backbone in {path.stem for paths in files.values() for path in paths}:
-        made = plan(f"method=[{','.join(map(node_name, methods))}]", f"backbone={backbone}")
-        for name in methods:
-            path = (HPARAMS / METHODS.get(name).alg) / f"{backbone}.yaml"
-            if path not in files[name]:
-                continue
-            node, values = made.spec(name, backbone).hparams, read_yaml(path)[1]
-            whole = {key: _whole(node[key], value) for key, value in values.items()}
-            assert {key: node[key] for key in values} == whole
-            settings = METHODS.get(name).settings_class
-            assert build(settings, dict(node), "node") == build(settings, values, "file")
+def test_the_node_of_a_method_is_its_settings():
+    """One truth: the node holds what the class reads, for every method and backbone."""
+    methods = [entry for entry in METHODS if entry.settings_class and entry.alg in ALGS]
+    assert len(methods) >= 9
+    for backbone in (name for name in BACKBONES.names() if BACKBONES.get(name).group):
+        words = [f"method=[{','.join(node_name(m.name) for m in methods)}]", f"backbone={backbone}"]
+        made = plan(*words)
+        for method in methods:
+            node = made.spec(method.name, BACKBONES.get(backbone).name).hparams
+            read = method.settings_class.from_hparams(f"{method.alg}/{backbone}")
+            assert build(method.settings_class, dict(node), "node") == read
 
 
-def _whole(node, value):
-    """A nested section of a file with the defaults that the class fills in."""
-    return {**node, **value} if isinstance(value, dict) and isinstance(node, dict) else value
-
-
-def test_every_method_and_backbone_has_its_option():
-    names = {node_name(n) for n in METHODS.names() if METHODS.key(n) == n}
-    assert names <= {path.stem for path in (HPARAMS / "method").glob("*.yaml")}
-    files = {path.stem for path in (HPARAMS / "backbone").glob("*.yaml")}
-    assert {"scenes-blip2", "scenes-minigpt4", "scenes-llava", "blip2", "minigpt4"} <= files
-    for name in files - {"folder"}:
+def test_every_method_backbone_and_data_set_is_an_option():
+    assert {node_name(entry.name) for entry in METHODS} <= set(options_of("method"))
+    for name in {"scenes-blip2", "scenes-minigpt4", "scenes-llava", "blip2", "minigpt4", "llava"}:
         assert plan("method=[unedited]", f"backbone={name}").backbones[0].label == name
+    assert plan("method=[unedited]", "backbone=llava").backbones[0].device == "cuda"
+    assert plan("method=[unedited]", "backbone=scenes-llava").backbones[0].device == "cpu"
+    for entry in DATASETS:
+        path = [f"data.path={entry.name}.json"] if entry.takes_path else []
+        assert (
+            plan("method=[unedited]", f"data={entry.name}", *path)
+            .data[0]
+            .data.startswith(entry.name)
+        )
 
 
 def test_several_methods_backbones_and_data_sets():
@@ -124,14 +118,23 @@ def test_a_method_without_a_file_for_the_backbone_is_left_to_its_row(tmp_path):
         (["method.mscke.scope.dimm=3"], "unknown key method.mscke.scope.dimm; did you mean dim"),
         (["method.unedited.archiv=x"], "unknown key method.unedited.archiv; did you mean archive"),
         (["eval.limit=many"], "eval.limit: value 'many' of type 'str' could not be converted"),
-        (["method.mscke.threshold=high"], "method.mscke.threshold: value 'high'"),
+        (
+            ["method.mscke.threshold=high"],
+            "method.mscke: threshold is 'high', but must",
+        ),
         (["+eval.foo=1"], "eval: unknown key 'foo'"),
         (["method=[unedited]", "method.mscke.threshold=1"], "mscke is not among the methods"),
         (["data=fgvedit"], "data.path is not set"),
-        (["method=mscke,serac"], r"(?s)Ambiguous value.*needs -m"),
+        (["method=mscke,serac"], r"(?s)several values.*needs -m"),
         (["method=[mscke"], "no viable alternative"),
         (["eval.protocol=generate"], "unknown protocol 'generate'; did you mean generated"),
         (["method=[]"], "there is no method"),
+        (["+method.mscke.foo=1"], "method.mscke: unknown key 'foo'"),
+        (["eval.limit=1,2"], r"(?s)several values.*needs -m"),
+        (
+            ["method=[dualedit]", "method.dualedit.adapters=[{layer:9,tokens:txt}]"],
+            "tokens is 'txt'",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_loads(words, message, monkeypatch):
@@ -218,34 +221,6 @@ def test_the_experiments_of_commands_are_the_same(here):
     assert made.methods == other.methods and made.protocol == other.protocol
     assert [b.name for b in made.backbones] == [b.name for b in other.backbones]
     assert made.data == other.data
-
-
-@dataclasses.dataclass
-class Inner:
-    layer: int = 3
-
-
-@dataclasses.dataclass
-class Settings:
-    needed: str
-    rate: float = 0.5
-    device: int | str = "cpu"
-    limit: int | None = None
-    what: str | dict | None = None
-    inner: Inner = dataclasses.field(default_factory=Inner)
-    names: list[str] = dataclasses.field(default_factory=lambda: ["a"])
-    several: list[Inner] = dataclasses.field(default_factory=list)
-
-
-def test_schemas_check_what_they_can():
-    node = OmegaConf.structured(structured(Settings))
-    good = {"rate": 1, "device": 0, "limit": 3, "what": {"a": 1}, "inner": {"layer": 1}}
-    node = OmegaConf.merge(node, good, {"several": [{"layer": 1}], "names": ["b"]})
-    assert node.rate == 1.0 and node.device == 0 and node.several[0].layer == 1
-    assert OmegaConf.is_missing(node, "needed")
-    for bad in ({"rate": "x"}, {"limit": "x"}, {"inner": {"layr": 1}}, {"names": 3}):
-        with pytest.raises(OmegaConfBaseException):
-            OmegaConf.merge(node, bad)
 
 
 def test_names_are_free_again():

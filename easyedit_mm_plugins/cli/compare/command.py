@@ -8,7 +8,7 @@ from ..options import resumable
 
 
 def compare(context: typer.Context) -> None:
-    """Compare methods, in Hydra's language: method=[serac,mscke] backbone=scenes-llava.
+    r"""Compare methods, in Hydra's language: method=\[serac,mscke] backbone=scenes-llava.
 
     Groups: method (one or several), backbone, data, eval, experiment; -m sweeps, --cfg job shows
     the configuration, --hydra-help what else Hydra takes. See docs/experiments.md.

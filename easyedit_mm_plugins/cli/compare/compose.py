@@ -13,9 +13,10 @@ from ...core.errors import ConfigError, UnknownNameError
 from ...core.registry import did_you_mean
 from ...core.shipped import HPARAMS
 from ...methods.entries import METHODS
-from .schema import CompareConfig, node_name, register, schema_defaults
+from .schema import FOLDER, CompareConfig, method_node, node_name, options_of, register
 
 NAME = "compare"
+_GROUPS = ("method", "backbone", "data", "eval", "experiment")
 _WORD = re.compile(r"[\w-]+")
 _SEVERAL = {"backbone": "backbones", "data": "data_sets"}
 
@@ -47,7 +48,7 @@ def expand(words: Sequence[str]) -> list[str]:
 
 def _backbone(value: str) -> list[str]:
     if "," not in value and value not in BACKBONES and Path(value).is_dir():
-        return ["backbone=folder", f"backbone.name={_quoted(value)}"]
+        return [f"backbone={FOLDER}", f"backbone.name={_quoted(value)}"]
     return [f"backbone={BACKBONES.key(value)}"]
 
 
@@ -103,36 +104,65 @@ def _compose(overrides: list[str]) -> Any:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    check(overrides)
     try:
         return compose(NAME, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from None
 
 
+def check(overrides: Sequence[str], *, sweep: bool = False) -> None:
+    """Names in the overrides, before Hydra composes.
+
+    Args:
+        sweep: several values of a key may stand beside each other.
+
+    Raises:
+        UnknownNameError: an option that a group does not have, with the nearest that it has.
+        ConfigError: Hydra cannot parse an override, or it is a sweep where there is none.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise explain(error, overrides) from None
+    for override in parsed:
+        swept = override.is_sweep_override()
+        if swept and not sweep:
+            raise ConfigError(
+                f"{override.input_line} has several values",
+                remedy="several at once are written [a,b]; a,b is a sweep and needs -m",
+            )
+        group, value = override.key_or_group, override.value()
+        if group not in _GROUPS or value is None:
+            continue
+        chosen = list(override.sweep_string_iterator()) if swept else value
+        for name in chosen if isinstance(chosen, list) else [chosen]:
+            for part in str(name).strip("[]").split(","):
+                if part and part not in (known := options_of(group)):
+                    raise UnknownNameError(f"no {group} {part!r}; {did_you_mean(part, known)}")
+
+
 def explain(error: BaseException, overrides: Sequence[str]) -> ConfigError:
     """Hydra's error in the words of this package, with the nearest names."""
-    text = str(error).split("\n")[0]
-    missing = re.search(r"Could not (?:find|load) '([\w./-]+)/([^/']+)'", text)
-    if missing:
-        group, name = missing.groups()
-        options = options_of(group)
-        return UnknownNameError(f"no {group} {name!r}; {did_you_mean(name, options)}")
-    if text.startswith("Ambiguous value"):
-        return ConfigError(
-            text, remedy="several at once are written [a,b]; a,b is a sweep and needs -m"
-        )
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
     cause: BaseException | None = error
     while cause is not None:
         key = getattr(cause, "full_key", None)
         if key and key != "_dummy_":
-            return _about_key(str(key), str(cause).split("\n")[0])
+            if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+                return _unknown_key(str(key))
+            text = str(cause).split("\n")[0]
+            return ConfigError(f"{key}: {text[0].lower()}{text[1:]}")
         cause = cause.__cause__ or cause.__context__
+    text = str(error).split("\n")[0]
     return ConfigError(text, remedy=f"the command line was: {' '.join(overrides)}")
 
 
-def _about_key(key: str, text: str) -> ConfigError:
-    if "not in" not in text:
-        return ConfigError(f"{key}: {text[0].lower()}{text[1:]}")
+def _unknown_key(key: str) -> ConfigError:
     parent, _, name = key.rpartition(".")
     known = keys_of(parent)
     if not known:
@@ -145,28 +175,17 @@ def _about_key(key: str, text: str) -> ConfigError:
     return UnknownNameError(f"unknown key {key}; {did_you_mean(name, known)}")
 
 
-def options_of(group: str) -> list[str]:
-    """The options of a config group, from files and from the registries."""
-    found = {p.stem for p in (HPARAMS / group).glob("*.yaml")}
-    if group == "method":
-        found |= {node_name(name) for name in METHODS.names()}
-    if group == "backbone":
-        found |= set(BACKBONES.names())
-    return sorted(found)
-
-
 def keys_of(node: str) -> list[str]:
     """The keys that a node of the configuration may have."""
     from omegaconf import OmegaConf
 
-    group, _, rest = node.partition(".")
     if node == "method":
         return options_of("method")
+    group, _, rest = node.partition(".")
+    config: Any = OmegaConf.to_container(OmegaConf.structured(CompareConfig))
     if group == "method":
-        method, _, rest = rest.partition(".")
-        config: Any = schema_defaults(method)
-    else:
-        config, rest = OmegaConf.to_container(OmegaConf.structured(CompareConfig)), node
-    for part in rest.split(".") if rest else ():
+        method, _, node = rest.partition(".")
+        config = method_node(METHODS.get(method), FOLDER) if method in METHODS else {}
+    for part in node.split(".") if node else ():
         config = config.get(part) or {}
     return [str(key) for key in config] if isinstance(config, dict) else []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...backbones.entries import BACKBONES
 from ...core.distributed import Ranks
 from ...core.errors import ConfigError
 from ...core.shipped import HPARAMS
@@ -17,16 +18,17 @@ from ...data.entries import DATASETS
 from ...evaluation import Protocol, RunFolder
 from ...evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
 from ...methods.entries import METHODS
-from ...methods.settings import build
-from .compose import NAME, compose_all, expand, explain
+from ...methods.settings import build, shipped_settings
+from .compose import NAME, check, compose_all, expand, explain
 from .schema import (
+    FOLDER,
     MISSING,
     BackboneConfig,
     DataConfig,
     EvalConfig,
+    method_node,
     node_name,
     register,
-    schema_defaults,
 )
 
 # What neither changes a number nor which rows belong together has no place in a run's name.
@@ -146,18 +148,24 @@ def _section(cls: type[Any], config: dict[str, Any], name: str) -> Any:
 
 
 def _method(method: str, node: dict[str, Any] | None, backbone: BackboneSpec) -> MethodSpec:
-    """A method's settings; ``None`` where there is no file for the backbone and nothing is set.
+    """A method's settings; ``None`` where none are shipped for the backbone and nothing is set.
 
     A setting that is missing then is this row's failure, not the whole comparison's.
+
+    Raises:
+        ConfigError: a value that cannot be used.
     """
-    node = dict(node or {})
-    if not (HPARAMS / METHODS.get(method).alg / f"{backbone.label}.yaml").is_file():
-        untouched = schema_defaults(node_name(method))
-        node = {} if node == untouched else node
-        if node.get("model_name") == MISSING:
-            node["model_name"] = backbone.label
+    entry = METHODS.get(method)
+    shipped = shipped_settings(entry.alg, backbone.label) is not None
+    known = backbone.label if backbone.label in BACKBONES else FOLDER
+    if not node or (not shipped and node == method_node(entry, known)):
+        return MethodSpec(method, None)
+    if node.get("model_name") == MISSING:
+        node["model_name"] = backbone.label
     node = {key: value for key, value in node.items() if value != MISSING}
-    return MethodSpec(method, node or None)
+    if entry.settings_class is not None:
+        build(entry.settings_class, node, f"method.{node_name(method)}")
+    return MethodSpec(method, node)
 
 
 def default_out(configs: Sequence[Any], words: Sequence[str]) -> Path:
@@ -190,14 +198,15 @@ def by_hydra(words: list[str]) -> None:
         ConfigError: the configuration is wrong. EasyEditMMError: from a run.
     """
     import hydra
-    from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     register()
-    given = get_args_parser().parse_args(words).overrides
+    # A flag's value, such as "job" after --cfg, stays with the flags: it is no override.
+    given = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
     flags = [word for word in words if word not in given]
     wanted = expand(given)
+    check(wanted, sweep=True)
     lists = [w for w in wanted if w.split("=")[0] in ("backbones", "data_sets")]
     if lists:
         raise ConfigError(

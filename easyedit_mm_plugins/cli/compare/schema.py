@@ -1,39 +1,42 @@
-"""The schema of ``easyedit-mm compare``'s configuration: a wrong key or type fails at once.
+"""The configuration of ``easyedit-mm compare`` as Hydra sees it, from the tables of entries.
 
-A method's settings have the schema of the class that reads its hparams file, so that the file of
-EasyEdit's form and the Hydra node ``method.NAME`` are one thing.
+The groups ``method``, ``backbone`` and ``data`` have an option for each entry, ours and other
+packages'. A method's node holds the complete settings of its class for the chosen backbone, as
+``easyedit-mm hparams show`` prints them. The groups ``eval`` and ``experiment`` are files below
+``hparams/``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - OmegaConf reads these
+from typing import Any
 
 from omegaconf import MISSING
 
-from ...backbones import catalog as _backbones
 from ...backbones.entries import BACKBONES
 from ...core.errors import EasyEditMMError
 from ...core.shipped import HPARAMS
-from ...methods.entries import METHODS
+from ...core.yaml_files import merged
+from ...data.entries import DATASETS
+from ...methods.entries import METHODS, MethodEntry
+from ...methods.settings import settings_for
+from ...methods.settings_files import ShortName
+from ...methods.settings_text import defaults
 
-assert _backbones  # registers the names
+FOLDER = "folder"  # the backbone that is any local model folder
 
 
 @dataclass
 class BackboneConfig:
-    """See :class:`plan.BackboneSpec`."""
+    """See :class:`evaluation.grid.BackboneSpec`."""
 
     name: str = MISSING
-    source: Optional[str] = None  # noqa: UP045
+    source: str | None = None
     device: str = "cpu"
-    dtype: Optional[str] = None  # noqa: UP045
-    device_map: Optional[str] = None  # noqa: UP045
-    template: Optional[str] = None  # noqa: UP045
-    text_template: Optional[str] = None  # noqa: UP045
+    dtype: str | None = None
+    device_map: str | None = None
+    template: str | None = None
+    text_template: str | None = None
 
 
 @dataclass
@@ -41,25 +44,25 @@ class DataConfig:
     """A data set: the embedded one by ``name``, others as ``name`` of their class and ``path``."""
 
     name: str = MISSING
-    path: Optional[str] = None  # noqa: UP045
-    images: Optional[str] = None  # noqa: UP045
-    suite: Optional[str] = None  # noqa: UP045
+    path: str | None = None
+    images: str | None = None
+    suite: str | None = None
 
 
 @dataclass
 class EvalConfig:
-    """How to measure; see :class:`Protocol` and :class:`plan.Grid`."""
+    """How to measure; see :class:`Protocol` and :class:`evaluation.grid.Grid`."""
 
     protocol: str = "generated"
-    limit: Optional[int] = None  # noqa: UP045
+    limit: int | None = None
     batch_size: int = 32
-    locality_top_k: Optional[int] = None  # noqa: UP045
+    locality_top_k: int | None = None
     max_new_tokens: int = 8
     seed: int = 0
     bootstrap: int = 1000
     extra: bool = False
     skip_bad: bool = False
-    processes: Optional[int] = None  # noqa: UP045
+    processes: int | None = None
 
 
 @dataclass
@@ -72,21 +75,14 @@ class CompareConfig:
         overwrite: start over.
     """
 
-    method: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
+    method: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DataConfig = field(default_factory=DataConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    backbones: List[str] = field(default_factory=list)  # noqa: UP006
-    data_sets: List[str] = field(default_factory=list)  # noqa: UP006
-    out: Optional[str] = None  # noqa: UP045
+    backbones: list[str] = field(default_factory=list)
+    data_sets: list[str] = field(default_factory=list)
+    out: str | None = None
     overwrite: bool = False
-
-
-@dataclass
-class PlainConfig:
-    """A method without an hparams file: a trained editor's folder is all that can be said."""
-
-    archive: Optional[str] = None  # noqa: UP045
 
 
 def node_name(method: str) -> str:
@@ -94,90 +90,53 @@ def node_name(method: str) -> str:
     return METHODS.key(method).replace("-", "_")
 
 
-_STORED: set[str] = set()
+def method_node(entry: MethodEntry, backbone: str) -> dict[str, Any]:
+    """All settings of a method for a backbone; a method without settings takes ``archive`` alone.
+
+    Raises:
+        EasyEditMMError, ImportError, AttributeError: the method's class cannot be imported.
+    """
+    cls = entry.settings_class
+    if cls is None:
+        return {"archive": None}
+    given = settings_for(cls, ShortName(entry.alg, backbone))
+    node = merged(defaults(cls), {} if backbone == FOLDER else given)
+    return {**node, "alg_name": entry.alg} if "alg_name" in node else node
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a config group: entries, or files below ``hparams/``."""
+    if group == "method":
+        return sorted({node_name(name) for name in METHODS.names()})
+    if group == "backbone":
+        return [*BACKBONES.names(), FOLDER]
+    if group == "data":
+        return DATASETS.names()
+    return sorted(path.stem for path in (HPARAMS / group).glob("*.yaml"))
 
 
 def register() -> None:
-    """Make the schema, and what other packages registered, known to Hydra.
-
-    The package's own groups are the files below ``hparams/``.
-    """
+    """Make the schema and an option for each entry known to Hydra."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(group="schema", name="compare", node=CompareConfig)
+    backbones = {name: BACKBONES.get(name) for name in BACKBONES.names()}
+    for name, entry in backbones.items():
+        device = "cuda" if entry.group == "full-size" else "cpu"
+        store.store(group="backbone", name=name, node={"name": entry.name, "device": device})
+    store.store(group="backbone", name=FOLDER, node={"name": MISSING})
+    for name in DATASETS.names():
+        dataset = DATASETS.get(name)
+        path = {"path": MISSING} if dataset.takes_path else {}
+        store.store(group="data", name=name, node={"name": dataset.name, **path})
     for name in METHODS.names():
-        node = node_name(name)
-        if f"method/{node}" in _STORED:
-            continue
+        method, node = METHODS.get(name), node_name(name)
         try:
-            settings = METHODS.get(name).settings_class
-            schema = PlainConfig if settings is None else structured(settings)
+            for backbone in (*backbones, FOLDER):
+                made = method_node(method, backbone)
+                store.store(group=f"settings/{node}", name=backbone, node=made)
         except (EasyEditMMError, ImportError, AttributeError):
             continue  # it cannot be used here either; its row will say why
-        _STORED.add(f"method/{node}")
-        store.store(group="schema/method", name=node, node=schema)
-        if not (HPARAMS / "method" / f"{node}.yaml").is_file():
-            files = {f"optional /{METHODS.get(name).alg}@_here_": "${backbone}"}
-            defaults = [f"/schema/method/{node}@_here_", *([files] if settings else [])]
-            store.store(
-                group="method",
-                name=node,
-                node={"defaults": [*defaults, "_self_"]},
-                package=f"method.{node}",
-            )
-    for name in BACKBONES.names():
-        known = f"backbone/{name}" in _STORED
-        if not known and not (HPARAMS / "backbone" / f"{name}.yaml").is_file():
-            _STORED.add(f"backbone/{name}")
-            store.store(group="backbone", name=name, node={"name": name})
-
-
-def schema_defaults(node: str) -> dict[str, Any]:
-    """The settings of the method ``node`` as they are when nothing sets them."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    try:
-        stored = ConfigStore.instance().load(f"schema/method/{node}.yaml").node
-    except Exception:  # Hydra's own for what is not stored
-        return {}
-    return OmegaConf.to_container(OmegaConf.create(stored), throw_on_missing=False)
-
-
-def structured(settings: type[Any]) -> type[Any]:
-    """``settings``, a dataclass of hyperparameters, as OmegaConf can check it.
-
-    Types that it has no notion of, such as a union of text and a mapping, are left open: the class
-    itself checks them. The checks of ``__post_init__`` come later, too.
-    """
-    hints = typing.get_type_hints(settings)
-    made = []
-    for item in dataclasses.fields(settings):
-        if not item.init:
-            continue
-        hint = _known(hints[item.name])
-        if item.default_factory is not dataclasses.MISSING:
-            nested = dataclasses.is_dataclass(hint)
-            default = hint if nested else item.default_factory
-            made.append((item.name, hint, field(default_factory=default)))
-        elif item.default is not dataclasses.MISSING:
-            made.append((item.name, hint, field(default=item.default)))
-        else:
-            made.append((item.name, hint, field(default=MISSING)))
-    return dataclasses.make_dataclass(settings.__name__, made)
-
-
-def _known(hint: Any) -> Any:
-    """``hint`` if OmegaConf understands it, else ``Any``."""
-    if hint in (int, float, bool, str):
-        return hint
-    if dataclasses.is_dataclass(hint):
-        return structured(hint)
-    parts = typing.get_args(hint)
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        plain = [part for part in parts if part in (int, float, bool, str, type(None))]
-        return Union[tuple(parts)] if len(plain) == len(parts) else Any  # noqa: UP007
-    if typing.get_origin(hint) in (list, tuple) and parts and parts[0] in (int, float, bool, str):
-        return List[parts[0]]  # noqa: UP006
-    return Any
+        chosen = {"defaults": [{f"/settings/{node}@_here_": "${backbone}"}, "_self_"]}
+        store.store(group="method", name=node, node=chosen, package=f"method.{node}")
