@@ -78,7 +78,7 @@ def load(path: Path) -> tuple[list[Any], str | None]:
             for number, line in enumerate(lines[:-1], start=1):
                 try:
                     values.append(json.loads(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     if number < len(lines) - 1 or lines[-1]:
                         raise RunError(
                             f"{path}, line {number}: not JSON ({error})",

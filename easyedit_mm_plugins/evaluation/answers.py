@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..core import jsonl
+from ..core.errors import RunError
 from ..data import Question
+from .field_types import check_fields
 from .protocol import Protocol, Reply
 from .results import question_key
 
 if TYPE_CHECKING:
     from ..methods.base import Editor
+
+
+_REPLY = get_type_hints(Reply)
 
 
 class BaseAnswers:
@@ -27,6 +32,9 @@ class BaseAnswers:
         editor: answers what is not known yet; its edits are hidden (``Unedited`` in general).
         protocol: how it is asked.
         path: the file; it may exist from an earlier run.
+
+    Raises:
+        RunError: the file is damaged; the message names the line.
     """
 
     def __init__(self, editor: Editor, protocol: Protocol, path: Path | None = None) -> None:
@@ -36,8 +44,16 @@ class BaseAnswers:
         self._known: dict[str, Reply] = {}
         if path is not None:
             lines, self.note = jsonl.load(path)
-            for line in lines:
-                self._known[line["key"]] = Reply(**line["reply"])
+            for number, line in enumerate(lines, start=1):
+                try:
+                    check_fields(line, {"key": str, "reply": dict[str, Any]})
+                    reply = check_fields(line["reply"], _REPLY, optional=_REPLY)
+                except TypeError as error:
+                    raise RunError(
+                        f"{path}, line {number}: not an answer of this format ({error})",
+                        remedy="delete that line; its question will be asked again",
+                    ) from None
+                self._known[line["key"]] = Reply(**reply)
 
     def __len__(self) -> int:
         return len(self._known)

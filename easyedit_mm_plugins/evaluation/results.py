@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..data import EditRecord, ImageLike, Question, Records
-from .metrics import Judged, Suite, summarise
+from .field_types import check_fields
+from .metrics import SUITES, Judged, Suite, summarise
 
 BASE = "base"  # the route of an answer that the unedited model gave
 
@@ -72,10 +73,38 @@ class CaseResult:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> CaseResult:
-        """Inverse of :meth:`to_json`; raises ``TypeError`` or ``KeyError`` on another shape."""
-        questions = [QuestionResult(**question) for question in value["questions"]]
-        return cls(**{**value, "questions": questions})
+    def from_json(cls, value: Any) -> CaseResult:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            TypeError, ValueError: another shape, or a value out of its range; the message names
+                the field.
+        """
+        fields = check_fields(value, _CASE_FIELDS, optional=("seconds", "memory_mb"))
+        questions = []
+        for number, found in enumerate(fields["questions"], start=1):
+            try:
+                check_fields(found, _QUESTION_FIELDS, optional=("score",))
+                _check_range(found, ("correct", "is_target", "is_before", "is_edit"), 1)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"question {number}: {error}") from None
+            questions.append(QuestionResult(**found))
+        check_fields(fields["edit"], _EDIT_FIELDS, optional=("image",))
+        _check_range(fields["metrics"], fields["metrics"], 100)
+        if fields["suite"] not in SUITES:
+            raise ValueError(f"unknown metric suite {fields['suite']!r}")
+        return cls(**{**fields, "questions": questions})
+
+
+_CASE_FIELDS = {**get_type_hints(CaseResult), "questions": list[Any]}
+_QUESTION_FIELDS = get_type_hints(QuestionResult)
+_EDIT_FIELDS = {"text": str, "image": str | None, "target": str}
+
+
+def _check_range(values: Mapping[str, Any], names: Iterable[str], highest: float) -> None:
+    for name in names:
+        if values[name] is not None and not 0 <= values[name] <= highest:
+            raise ValueError(f"field {name} is {values[name]}, not between 0 and {highest}")
 
 
 @dataclass
@@ -97,6 +126,21 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """The object under ``rows`` in ``summary.json``."""
         return asdict(self)
+
+
+def check_row(value: Any) -> None:
+    """Check a row as it stands in ``summary.json``.
+
+    Raises:
+        TypeError, ValueError: another shape; the message names the field.
+    """
+    fields = check_fields(value, _ROW_FIELDS, optional=("suite", "settings", "memory_mb"))
+    for name, bounds in fields["intervals"].items():
+        if bounds is not None and len(bounds) != 2:
+            raise ValueError(f"the interval of {name} is {bounds!r}, not two numbers")
+
+
+_ROW_FIELDS = get_type_hints(Row)
 
 
 def make_row(
@@ -159,18 +203,23 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def _bytes(text: str) -> bytes:
+    """``text`` in UTF-8; half a surrogate pair, which UTF-8 cannot hold, as if it could."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def question_key(question: Question, *, with_answer: bool) -> str:
     """What identifies a question for a model; its answer only counts under teacher forcing."""
     parts = [question.text, image_digest(question.image)]
     parts += [question.answer] if with_answer else []
-    return _hash("\0".join(parts).encode())
+    return _hash(_bytes("\0".join(parts)))
 
 
 def records_digest(records: Iterable[EditRecord]) -> str:
     """A hash of all texts, answers and image contents of ``records``, in order."""
     whole = hashlib.sha256()
     for record in records:
-        whole.update(record.case_id.encode())
+        whole.update(_bytes(record.case_id))
         for kind, questions in record.questions().items():
             for question in questions:
                 whole.update(f"{kind}\0{question_key(question, with_answer=True)}".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,15 +11,87 @@ from typing import Any
 import yaml
 
 from ..core.environment import environment
-from ..core.errors import RunError
-from ..core.files import read_json, write_json, write_text
+from ..core.errors import ConfigError, DataError, RunError
+from ..core.files import file_digest, read_json, write_json, write_text
 from ..core.secrets import redact_values
+from .field_types import check_fields, has_type
 
 FORMAT = 1  # of all files in a run folder
+
+_CONFIG_FIELDS = {
+    "format": int,
+    "config": dict[str, Any],
+    "execution": dict[str, Any] | None,
+    "editors": dict[str, dict[str, Any]] | None,
+    "backbones": dict[str, dict[str, Any]] | None,
+}
+_CONFIG_PARTS = {
+    "protocol": dict[str, Any] | None,
+    "dataset": dict[str, Any] | str | None,
+    "datasets": dict[str, dict[str, Any]] | None,
+}
+_PROTOCOL_FIELDS = {"seed": int, "bootstrap": int}
+_DATASET_FIELDS = {"name": str, "n": int}
+_MOST_RESAMPLES = 1_000_000
+_LONGEST_NAME = 255  # bytes, of a file's name on common file systems
+_RESTORE = "restore the file, choose another run name, or start over with --overwrite"
+_SUMMARISE = "delete the file and start the same command again, which writes it"
+_FORGET = "delete the file; the next start of the run writes it"
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of ``config.yaml``, or ``None`` where there is none.
+
+    Raises:
+        RunError: it cannot be read, is of a newer format, or holds values of other types.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except RecursionError:
+        raise RunError(f"{path} is nested too deeply", remedy=_RESTORE) from None
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        # ValueError: !!int 'abc', 2001-99-99; TypeError: a list as a key
+        raise RunError(f"{path} cannot be read: {error}", remedy=_RESTORE) from error
+    check_format(value, path)
+    try:
+        check_fields(value, _CONFIG_FIELDS, optional=("execution", "editors", "backbones"))
+        _check_config(value["config"])
+        json.dumps(value, default=str, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}", remedy=_RESTORE) from None
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no aliases, with which a small file becomes a value larger than the memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not used in this file")
+        return super().compose_node(parent, index)
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """The parts of a run's configuration that tables and reports read."""
+    fields = {name: config[name] for name in _CONFIG_PARTS if name in config}
+    check_fields(fields, _CONFIG_PARTS, optional=_CONFIG_PARTS)
+    protocol = fields.get("protocol") or {}
+    known = {name: protocol[name] for name in _PROTOCOL_FIELDS if name in protocol}
+    check_fields(known, _PROTOCOL_FIELDS, optional=_PROTOCOL_FIELDS)
+    if known.get("seed", 0) < 0 or not 1 <= known.get("bootstrap", 1) <= _MOST_RESAMPLES:
+        raise ValueError("the seed or the number of resamples (bootstrap) is out of range")
+    named = dict(fields.get("datasets") or {})
+    if isinstance(fields.get("dataset"), dict):
+        named[""] = fields["dataset"]
+    for dataset in named.values():
+        known = {name: dataset[name] for name in _DATASET_FIELDS if name in dataset}
+        check_fields(known, _DATASET_FIELDS, optional=_DATASET_FIELDS)
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The content of ``summary.json``, or ``None`` where there is none.
 
     Raises:
         RunError: it cannot be read, or is of a newer format.
@@ -26,10 +99,28 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        value = read_json(path)
+    except DataError as error:
+        raise RunError(error.message, remedy=_SUMMARISE) from error
     check_format(value, path)
+    return value
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """The content of ``env.json``; empty where there is none.
+
+    Raises:
+        RunError: it cannot be read, or is not an object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = read_json(path)
+    except DataError as error:
+        raise RunError(str(error).partition("\n")[0], remedy=_FORGET) from error
+    changes = value.get("resumed", []) if isinstance(value, dict) else None
+    if not has_type(changes, list[dict[str, Any]]):
+        raise RunError(f"{path} is not a description of an environment", remedy=_FORGET)
     return value
 
 
@@ -70,8 +161,8 @@ def note_environment(path: Path, execution: Mapping[str, Any], seed: int) -> Non
     """Write ``env.json``; when a run goes on elsewhere, add under "resumed" what differs there."""
     given = {key: str(execution[key]) for key in ("device", "dtype") if execution.get(key)}
     now = environment(**given, seed=seed)
-    if path.exists():
-        first = read_json(path)
+    first = read_environment(path)
+    if first:
         last = dict(first)
         for earlier in first.get("resumed", []):
             last |= earlier
@@ -81,6 +172,59 @@ def note_environment(path: Path, execution: Mapping[str, Any], seed: int) -> Non
         changed["at"] = now["started"]
         now = {**first, "resumed": [*first.get("resumed", []), changed]}
     write_json(path, now)
+
+
+def checksums(run: Path, rows: Any) -> dict[str, str]:
+    """SHA-256 of the files in ``run`` that figures come from, and of the summary's ``rows``."""
+    files = sorted(
+        path
+        for pattern in ("config.yaml", "cases.jsonl", "status.jsonl", "before-*.jsonl")
+        for path in run.glob(pattern)
+    )
+    text = json.dumps(rows, sort_keys=True)
+    return {
+        **{path.name: file_digest(path) for path in files},
+        "rows": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def changed_files(run: Path) -> list[str]:
+    """Names in :func:`checksums` whose content is another than when the run was summarised.
+
+    Empty where no summary has checksums: the run has not ended, or an earlier version wrote it.
+
+    Raises:
+        RunError: ``summary.json`` is damaged.
+    """
+    path = run / "summary.json"
+    summary = read_summary(path) or {}
+    noted = summary.get("checksums")
+    if noted is None:
+        return []
+    if not has_type(noted, dict[str, str]):
+        raise RunError(f"{path} is damaged: checksums are not texts by name", remedy=_SUMMARISE)
+    found = checksums(run, summary.get("rows"))
+    return sorted(name for name in noted | found if noted.get(name) != found.get(name))
+
+
+def run_path(runs: str | Path, name: str | Path) -> Path:
+    """The folder of the run called ``name`` in the folder ``runs``.
+
+    Raises:
+        ConfigError: the name leads out of ``runs``, or no folder can have it.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in str(name):
+        raise ConfigError(
+            f"{str(name)!r} is not a name of a run: it must lie inside {runs}",
+            remedy="give a name such as mscke-blip2, without .. and without a leading /",
+        )
+    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in parts):
+        raise ConfigError(
+            f"the run name {str(name)[:40]!r}... is too long",
+            remedy=f"give a name of at most {_LONGEST_NAME} bytes (--name)",
+        )
+    return Path(runs) / name
 
 
 def refuse_mixing(run: Path, what: str, known: Any, wanted: Any) -> None:

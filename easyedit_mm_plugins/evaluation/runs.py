@@ -7,7 +7,8 @@
     cases.jsonl     one line per finished case (method, backbone): see ``results.CaseResult``
     before-*.jsonl  the unedited model's answers, shared between methods
     status.jsonl    which rows were asked for, begun, done or failed, and why: see ``status.Status``
-    summary.json    {"format": 1, "rows": [...]}, and "failed": [...] if a row could not be measured
+    summary.json    {"format": 1, "rows": [...], "checksums": {...}}, the checksums being those of
+                    the rows and of the files they come from; "failed": [...] lists missing rows
     table.md        the same as a table
 
 A run folder has one owner, the process that opened it first. Only the processes of one launch
@@ -18,21 +19,21 @@ folder, the others join it. Reading (``show``, ``report``) needs no owner.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import jsonl
 from ..core.environment import model_facts, weights_digest
-from ..core.errors import DataError, RunError
-from ..core.files import disk_error, read_json, remove_leftovers, write_json, write_text
+from ..core.errors import ConfigError, RunError
+from ..core.files import disk_error, remove_leftovers, write_json, write_text
 from ..core.ownership import own_folder
 from . import run_files
 from .answers import BaseAnswers
 from .metrics import suite_named
 from .protocol import Protocol
-from .results import CaseResult, make_row
+from .results import CaseResult, check_row, make_row
 from .run_files import plain
 from .status import Status
 from .tables import markdown
@@ -122,8 +123,10 @@ class RunFolder:
     def read(cls, path: str | Path) -> RunFolder:
         """Open a run for reading, whatever its configuration.
 
+        Run files that changed after ``summary.json`` was written are a note.
+
         Raises:
-            RunError: no run there, or one of a newer format.
+            RunError: no run there, one of a newer format, or a damaged file, by name and line.
         """
         run = cls(Path(path), {})
         known = run._read_config()
@@ -132,6 +135,12 @@ class RunFolder:
         run.config = known.get("config", {})
         run._note(known)
         run._load_cases()
+        changed = run_files.changed_files(run.path)
+        if changed:
+            run.notes.append(
+                f"{path}: run files changed after they were summarised: {', '.join(changed)} "
+                "(the run went on and has not ended, or somebody edited them)"
+            )
         return run
 
     def begin(self, editor: Editor, settings: Mapping[str, Any]) -> None:
@@ -198,8 +207,12 @@ class RunFolder:
         self._load_cases()
         self.editors = (self._read_config() or {}).get("editors") or {}
         rows, missing = self.make_rows(), self.status.missing()
-        summary = {"format": run_files.FORMAT, "rows": rows}
-        summary |= {"failed": missing} if missing else {}
+        summary = {
+            "format": run_files.FORMAT,
+            "rows": rows,
+            **({"failed": missing} if missing else {}),
+            "checksums": run_files.checksums(self.path, rows),
+        }
         write_json(self.path / "summary.json", summary)
         write_text(self.path / "table.md", markdown(rows, self.environment(), missing))
         return rows
@@ -230,20 +243,33 @@ class RunFolder:
         Raises:
             RunError: there is none yet, or it is of a newer format.
         """
-        try:
-            summary = read_json(self.path / "summary.json")
-        except DataError as error:
+        path = self.path / "summary.json"
+        summary = run_files.read_summary(path)
+        if summary is None:
             raise RunError(
-                f"{self.path} has no readable summary.json yet",
+                f"{self.path} has no summary.json yet",
                 remedy="start the same command again to finish the run",
-            ) from error
-        run_files.check_format(summary, self.path / "summary.json")
-        return summary["rows"]
+            )
+        rows = summary.get("rows")
+        try:
+            if not isinstance(rows, list):
+                raise TypeError("field rows is not a list")
+            for row in rows:
+                check_row(row)
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} is damaged: {error}",
+                remedy="start the same command again, which writes it anew",
+            ) from None
+        return rows
 
     def environment(self) -> dict[str, Any]:
-        """What ``env.json`` says; empty if it is missing."""
-        path = self.path / "env.json"
-        return read_json(path) if path.exists() else {}
+        """What ``env.json`` says; empty if it is missing.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return run_files.read_environment(self.path / "env.json")
 
     def _order(self, key: tuple[str, str, str, str]) -> tuple:
         """Backbones by name, and for each the methods as they came, the unedited model first."""
@@ -284,11 +310,11 @@ class RunFolder:
         for number, line in enumerate(lines, start=1):
             try:
                 case = CaseResult.from_json(line)
-            except (TypeError, KeyError) as error:
+            except (TypeError, ValueError) as error:
                 raise RunError(
                     f"{path}, line {number}: not a case of this format ({error})",
                     remedy="delete that line, or start over with --overwrite",
-                ) from error
+                ) from None
             self._cases.setdefault((*case.row_key, case.case), case)
 
     def _read_config(self) -> dict[str, Any] | None:
@@ -314,13 +340,17 @@ class RunFolder:
 
 
 def find_run(name: str | Path, root: str | Path = "runs") -> Path:
-    """A run given by path or by its name below ``root``.
+    """A run given by the path of its folder, or by its name inside ``root``.
 
     Raises:
         RunError: there is no such run; the message lists the ones that exist.
     """
-    for path in (Path(name), Path(root) / name):
+    with suppress(OSError, ValueError):  # a name that no file can have
+        if (Path(name) / "config.yaml").exists():
+            return Path(name)
+    with suppress(ConfigError):
+        path = run_files.run_path(root, name)
         if (path / "config.yaml").exists():
             return path
-    known: Sequence[str] = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
+    known = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
     raise RunError(f"no run {str(name)!r}", remedy=f"runs here: {', '.join(known) or 'none yet'}")

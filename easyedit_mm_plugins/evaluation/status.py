@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..core import jsonl
+from ..core.errors import RunError
+from .field_types import check_fields
 
 Key: TypeAlias = tuple[str, str, str]  # method, backbone and data set, as they were asked for
 
@@ -38,11 +40,21 @@ class Status:
         self.load()
 
     def load(self) -> None:
-        """Read what all processes have written so far."""
+        """Read what all processes have written so far.
+
+        Raises:
+            RunError: a line that is damaged, by file and line.
+        """
         self._rows.clear()
         lines, self.note = jsonl.load(self.path)
-        for line in lines:
-            self._take(line)
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._take(_checked(line))
+            except (TypeError, ValueError) as error:
+                raise RunError(
+                    f"{self.path}, line {number}: not a state of this format ({error})",
+                    remedy="delete that line; its row will be measured again where cases lack",
+                ) from None
 
     def ask(self, rows: Iterable[Key]) -> None:
         """These rows are wanted; what is known about them is forgotten."""
@@ -113,3 +125,16 @@ class Status:
             ranks.clear()
         ranks.pop(_NOBODY, None)
         ranks[_NOBODY if line["state"] == ASKED else line["rank"]] = dict(line)
+
+
+_FIELDS = {"method": str, "backbone": str, "dataset": str, "state": str, "rank": int}
+_MORE = {"row": list[str], "reason": str | None, "details": str | None}
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    check_fields(line, {**_FIELDS, **_MORE}, optional=_MORE)
+    if line["state"] not in _WORST_FIRST:
+        raise ValueError(f"unknown state {line['state']!r}")
+    if line["state"] == DONE and len(line.get("row", [])) != 2:
+        raise ValueError("field row is not a method and a backbone")
+    return line

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easyedit_mm_plugins.core import jsonl
-from easyedit_mm_plugins.core.errors import RunError
+from easyedit_mm_plugins.core.errors import ConfigError, RunError
 from easyedit_mm_plugins.evaluation import RunFolder, evaluate, records_digest
+from easyedit_mm_plugins.evaluation.run_files import run_path
 from easyedit_mm_plugins.evaluation.runs import find_run
 from easyedit_mm_plugins.methods.base import Unedited
 
@@ -57,10 +59,14 @@ def test_a_run_folder_holds_what_the_numbers_came_from(tmp_path, records):
     evaluate(Unedited(FakeBackbone()), records, run=run, dataset="fake")
     rows = run.summarise()
     summary = json.loads((run.path / "summary.json").read_text())
-    assert summary == {"format": 1, "rows": rows} and [r["method"] for r in rows] == [
-        "unedited",
-        "remembering",
-    ]
+    assert summary.pop("checksums").keys() == {
+        "config.yaml",
+        "cases.jsonl",
+        "before-fake-generated-8-none.jsonl",
+        "rows",
+    }
+    assert summary == {"format": 1, "rows": rows}
+    assert [r["method"] for r in rows] == ["unedited", "remembering"]
     needed = {"method", "backbone", "dataset", "protocol", "n", "metrics", "intervals", "seconds"}
     assert needed <= set(rows[0])
     names = ("reliability", "generality", "locality", "specificity", "specificity_in")
@@ -418,12 +424,142 @@ def test_a_resumed_run_notes_what_changed_around_it(tmp_path, monkeypatch):
     assert [change["cores"] for change in env["resumed"]] == [999] and env["cores"] != 999
 
 
+@pytest.mark.parametrize("name", ["cases.jsonl", "config.yaml", "before-", "summary.json"])
+def test_run_files_that_were_edited_are_said_until_the_run_is_summarised_again(
+    tmp_path, records, name
+):
+    run = whole(tmp_path / "r", records)
+    run.summarise()
+    assert RunFolder.read(run.path).notes == []
+    (path,) = run.path.glob(f"{name}*")
+    old = {"summary.json": '"n": 8', "config.yaml": "settings: {}"}.get(name, '"text": "')
+    new = {"summary.json": '"n": 7', "config.yaml": "settings: {a: 1}"}.get(name, '"text": "X')
+    path.write_text(path.read_text().replace(old, new, 1))
+    (note,) = RunFolder.read(run.path).notes
+    changed = "rows" if name == "summary.json" else path.name
+    assert f"run files changed after they were summarised: {changed} (" in note
+    if name != "config.yaml":  # whose settings are compared with the editor's
+        again = whole(run.path, records)
+        again.summarise()
+        assert RunFolder.read(run.path).notes == []
+
+
+def test_a_run_that_went_on_is_said_and_runs_without_checksums_are_not(tmp_path, records):
+    run = whole(tmp_path / "r", records[:4])
+    run.summarise()
+    whole(run.path, records)
+    (note,) = RunFolder.read(run.path).notes
+    assert "changed after they were summarised" in note and "cases.jsonl" in note
+    path = run.path / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["checksums"]
+    path.write_text(json.dumps(summary))
+    assert RunFolder.read(run.path).notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "format: 1\nconfig: !!int 'abc'\n", r"config\.yaml cannot be read"),
+        ("config.yaml", "format: 1\nconfig: {day: 2001-99-99}\n", r"config\.yaml cannot be read"),
+        ("config.yaml", "[" * 5000, r"config\.yaml is nested too deeply"),
+        ("config.yaml", "format: 1\nconfig: &a {b: *a}\n", "aliases"),
+        ("config.yaml", "format: 1\nconfig: [1]\n", "field config is .*not dict"),
+        ("config.yaml", "format: 1\nconfig: {protocol: {seed: text}}\n", "field seed is 'text'"),
+        ("config.yaml", "format: 1\nconfig: {protocol: {bootstrap: 0}}\n", "out of range"),
+        ("config.yaml", "format: 1\nconfig: {}\neditors: {a: 1}\n", "field editors"),
+        ("config.yaml", "format: 1\nconfig: {dataset: {name: x, n: y}}\n", "field n is 'y'"),
+        ("status.jsonl", '{"method": "m"}\n', r"status\.jsonl, line 1: .*backbone is missing"),
+        ("status.jsonl", "[]\n", r"status\.jsonl, line 1: .*not a mapping"),
+        ("cases.jsonl", "[" * 5000 + "\n{}\n", r"cases\.jsonl, line 1"),
+        ("cases.jsonl", '{"n": ' + "9" * 5000 + "}\n{}\n", r"cases\.jsonl, line 1: not JSON"),
+        ("summary.json", "[]", r"summary\.json is not a file of a run folder"),
+        ("summary.json", '{"format": 1, "checksums": 3}', r"summary\.json is damaged: checksums"),
+        ("env.json", "{", r"env\.json: is not valid JSON"),
+        ("env.json", '{"resumed": 3}', r"env\.json is not a description"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, records, name, content, message):
+    run = whole(tmp_path / "r", records[:2])
+    run.summarise()
+    (run.path / name).write_text(content)
+    with pytest.raises(RunError, match=message) as caught:
+        RunFolder.read(run.path).environment()
+    assert "remedy" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("case", None, "field case is None, not str"),
+        ("suite", "none", "unknown metric suite"),
+        ("metrics", {"reliability": float("nan")}, "field metrics"),
+        ("metrics", {"reliability": 101}, "not between 0 and 100"),
+        ("edit", {"text": "x"}, "field target is missing"),
+        ("seconds", "3", "field seconds"),
+        ("questions", [{}], "question 1: field kind is missing"),
+        ("more", 1, "unknown field 'more'"),
+    ],
+)
+def test_a_case_of_other_types_is_named_by_line_and_field(tmp_path, records, field, value, message):
+    run = whole(tmp_path / "r", records[:2])
+    first, second = cases_of(run.path)
+    text = f"{json.dumps(first)}\n{json.dumps({**second, field: value})}\n"
+    (run.path / "cases.jsonl").write_text(text)
+    with pytest.raises(RunError, match=rf"cases\.jsonl, line 2: not a case .*{message}"):
+        RunFolder.read(run.path)
+
+
+def test_damaged_rows_and_answers_are_named(tmp_path, records):
+    run = whole(tmp_path / "r", records[:2])
+    summary = {"format": 1, "rows": [{"method": "m"}]}
+    (run.path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RunError, match=r"summary\.json is damaged: field backbone is missing"):
+        RunFolder.read(run.path).rows()
+    (answers,) = run.path.glob("before-*.jsonl")
+    answers.write_text('{"key": "k", "reply": {"text": 3}}\n')
+    with pytest.raises(RunError, match=r"before-.*, line 1: .*field text is 3, not str"):
+        RunFolder.open(run.path, CONFIG).base_answers(Unedited(FakeBackbone()), "generated")
+
+
+def test_half_a_surrogate_pair_in_ids_and_answers_is_written_and_read_back(tmp_path, records):
+    half = "\ud83d"
+    odd = [
+        replace(records[0], case_id=f"c{half}", edit=replace(records[0].edit, text=f"what {half}?"))
+    ]
+    run = RunFolder.open(tmp_path / "r", CONFIG)
+    evaluate(Unedited(FakeBackbone(f"blue {half}")), odd, run=run, dataset=half)
+    run.summarise()
+    (case,) = RunFolder.read(run.path).cases
+    assert case.case == f"c{half}" and case.questions[0].after == f"blue {half}"
+    assert RunFolder.read(run.path).notes == [] and len(records_digest(odd)) == 16
+    assert RunFolder.read(run.path).rows()[0]["dataset"] == half
+
+
 def test_runs_are_found_by_path_or_name(tmp_path):
     RunFolder.open(tmp_path / "runs" / "one", CONFIG)
     assert find_run("one", tmp_path / "runs") == tmp_path / "runs" / "one"
     assert find_run(tmp_path / "runs" / "one") == tmp_path / "runs" / "one"
     with pytest.raises(RunError, match="runs here: one"):
         find_run("two", tmp_path / "runs")
+    for name in ("n" * 300, "nul\0", "", "../runs/one/../two"):
+        with pytest.raises(RunError, match="no run"):
+            find_run(name, tmp_path / "runs")
+
+
+def test_the_name_of_a_run_does_not_lead_out_of_the_folder_of_runs(tmp_path, monkeypatch):
+    runs = tmp_path / "runs"
+    assert run_path(runs, "one") == runs / "one" and run_path(runs, "a/b") == runs / "a" / "b"
+    for name in ("../x", "../../x", "a/../../x", "..", "", ".", "/etc", "nul\0"):
+        with pytest.raises(ConfigError, match="must lie inside"):
+            run_path(runs, name)
+    with pytest.raises(ConfigError, match="too long"):
+        run_path(runs, "é" * 200)
+    RunFolder.open(tmp_path / "outside", CONFIG)
+    runs.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="no run"):
+        find_run("../outside", runs)
 
 
 def test_the_digest_of_records_sees_texts_answers_and_pixels(tmp_path):
