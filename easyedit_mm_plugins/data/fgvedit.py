@@ -196,7 +196,7 @@ class FGVEditDataset:
         scopes: list[tuple[Question, ...]] = []
         for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
             # A record may lack questions on one side (MSCKE section 4.3), never on both.
-            found = self._pairs(item, index, q, a, image) if _given(item, q) else ()
+            found = self._pairs(item, index, q, a, image) if _given(item, q, a) else ()
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)
         if self.needs_scope and not scopes[0] and not scopes[1]:
@@ -208,7 +208,7 @@ class FGVEditDataset:
             path = self._image(item, index, "image_rephrase")
             rephrased = (Question(src, path, alt),)
         other: tuple[Question, ...] = ()
-        if _given(item, "m_loc"):
+        if _given(item, "m_loc", "m_loc_q", "m_loc_a"):
             path = self._image(item, index, "m_loc")
             other = self._pairs(item, index, "m_loc_q", "m_loc_a", path)
         return EditRecord(
@@ -257,5 +257,6 @@ class FGVEditDataset:
         return list(batch)
 
 
-def _given(item: dict[str, Any], field: str) -> bool:
-    return item.get(field) not in (None, "", [])
+def _given(item: dict[str, Any], *fields: str) -> bool:
+    """Whether the record has one of ``fields``: half of what belongs together is an error."""
+    return any(item.get(field) not in (None, "", []) for field in fields)

@@ -61,7 +61,7 @@ def open_image(image: ImageLike) -> Image.Image:
         return to_rgb(image)
     if isinstance(image, (str, Path)):
         try:
-            with Image.open(image) as opened:
+            with _opened(image) as opened:
                 return to_rgb(opened)
         except FileNotFoundError:
             raise DataError(
@@ -102,6 +102,16 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def _opened(path: str | Path) -> Image.Image:
+    """The file opened; of a PNG the checksums are checked, which PIL's decoder passes over."""
+    opened = Image.open(path)
+    if opened.format == "PNG":
+        with opened:
+            opened.verify()
+        opened = Image.open(path)  # verify() leaves nothing to decode
+    return opened
+
+
 def image_key(image: ImageLike) -> tuple[str, int, int] | int | None:
     """What tells pictures apart: a file's path, time of change and size; another picture's ``id``.
 
@@ -127,7 +137,7 @@ def image_problem(path: str | Path, *, decode: bool = True) -> str | None:
             return "image not found"
         if not decode:
             return None
-        with Image.open(path) as opened:
+        with _opened(path) as opened:
             opened.draft("RGB", (64, 64))  # a JPEG is read whole but decoded small
             opened.load()
             if opened.mode != "RGB":
