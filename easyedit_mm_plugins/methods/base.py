@@ -23,6 +23,8 @@ from torch import Tensor
 from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, DataError
 from ..data.records import Question, check_questions
+from .edit_file import SavedEdits, read_edits
+from .store import EditStore, InForce, Kept
 
 # For each row the ids of the edits that it may see; None: all edits in force.
 Visible: TypeAlias = "Sequence[Collection[str]] | None"
@@ -62,8 +64,12 @@ class Forced:
 class Editor(ABC):
     """An editing method bound to a backbone; see the module's docstring for its invariants.
 
+    A method says what it keeps of an edit (:meth:`encode`) and how it answers (:meth:`generate`,
+    :meth:`force`).
+
     Attributes:
         name: how results call the method.
+        store: the edits in force, with what is kept of them.
         isolates_rows: ``visible`` restricts each row to edits of its own, so that many cases can
             share one forward pass. Methods that change weights cannot; they leave it false.
     """
@@ -78,8 +84,9 @@ class Editor(ABC):
             if name in vars(cls):
                 setattr(cls, name, _with_checked_questions(vars(cls)[name]))
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, store: EditStore | None = None) -> None:
         self.backbone = backbone
+        self.store = EditStore() if store is None else store
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -103,26 +110,40 @@ class Editor(ABC):
         archive = getattr(settings, "archive", None)
         return cls(backbone) if archive is None else cls.from_pretrained(archive, backbone)
 
-    @property
-    @abstractmethod
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
+    # Edits ------------------------------------------------------------------------------------
 
-    @abstractmethod
+    @property
+    def edits(self) -> dict[str, Question]:
+        """The edits in force, by id, in the order they came (a copy)."""
+        return dict(self.store.now.edits)
+
     def add(self, edits: Sequence[Question]) -> list[str]:
         """Put ``edits`` (question, image, new answer) in force and return their ids.
 
         Raises:
-            DataError: an edit has no question or no answer.
+            DataError: an edit has no question or no answer, or the method cannot use it; no edit
+                of the call is then in force.
         """
+        edits = check_questions(edits)
+        self.check_edits(edits)
+        return self.store.add(edits, self.encode(edits)) if edits else []
 
-    @abstractmethod
     def remove(self, ids: Collection[str]) -> None:
         """Take edits back.
 
         Raises:
-            KeyError: an id is not in force.
+            KeyError: an id is not in force; nothing is removed then.
         """
+        self.forget(self.store.remove(ids))
+
+    def encode(self, edits: Sequence[Question]) -> Kept:
+        """What the method keeps of ``edits``, made once for each; by default nothing."""
+        return Kept()
+
+    def forget(self, edits: Sequence[Question]) -> None:  # noqa: B027
+        """Called with edits that were taken back, for what a method keeps outside of its store."""
+
+    # Answers ----------------------------------------------------------------------------------
 
     @abstractmethod
     def generate(
@@ -152,11 +173,50 @@ class Editor(ABC):
         try:
             yield ids
         finally:
-            self.remove(ids)
+            still = self.edits
+            self.remove([i for i in ids if i in still])
 
     def describe(self) -> dict[str, Any]:
         """The settings that belong beside a result."""
         return {}
+
+    # Edits on disk ----------------------------------------------------------------------------
+
+    def save_memory(self, folder: str | Path) -> None:
+        """Write the edits in force, with their pictures, whole or not at all.
+
+        Raises:
+            DataError: an edit's picture cannot be read.
+        """
+        with self.store.held() as now:
+            self.store.save(folder, self.made_by(), self.pack(now))
+
+    def load_memory(self, folder: str | Path) -> None:
+        """Replace the edits in force by saved ones.
+
+        Raises:
+            CheckpointError: a missing or damaged file, or another editor made it; the edits in
+                force stay.
+        """
+        saved = read_edits(folder, self.made_by())
+        self.forget(self.store.replace(saved, self.unpack(saved)))
+
+    def made_by(self) -> str:
+        """What saved edits depend on: only an editor that says the same can load them."""
+        return self.name
+
+    def pack(self, now: InForce) -> dict[str, Tensor]:
+        """What is written beside the edits and their keys, so that :meth:`unpack` need not
+        encode them again; by default nothing."""
+        return {}
+
+    def unpack(self, saved: SavedEdits) -> Kept:
+        """What is kept of saved edits; by default they are encoded again.
+
+        Raises:
+            CheckpointError: the file lacks something.
+        """
+        return self.encode(list(saved.edits.values()))
 
     @staticmethod
     def check_edits(edits: Sequence[Question]) -> None:
@@ -200,26 +260,6 @@ class Unedited(Editor):
 
     name = "unedited"
     isolates_rows = True
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone)
-        self._edits: dict[str, Question] = {}
-        self._count = 0
-
-    @property
-    def edits(self) -> dict[str, Question]:
-        return dict(self._edits)
-
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        self.check_edits(edits)
-        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
-        self._count += len(edits)
-        self._edits |= dict(zip(ids, edits, strict=True))
-        return ids
-
-    def remove(self, ids: Collection[str]) -> None:
-        for i in ids:
-            del self._edits[i]
 
     def generate(
         self,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
@@ -29,18 +29,29 @@ CHECKSUMS = "checksums"  # the key: {"files": {path as seen from the folder: sha
 AGAIN = "save the editor again, or fetch it again if it was downloaded"
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:
-    """Write ``tensors`` to ``path``, whole or not at all; floats in fp16 if ``half``."""
+def save_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    half: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``tensors``, in fp16 if ``half``, and ``notes`` to ``path``, whole or not at all."""
     plain = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous().clone()  # clones: no shared storage
         plain[name] = tensor.half() if half and tensor.is_floating_point() else tensor
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt"})
+        save_file(plain, temporary, metadata={"format": "pt", **(notes or {})})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """All tensors of a safetensors file, on the CPU; raises as :func:`read_noted`."""
+    return read_noted(path)[0]
+
+
+def read_noted(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and the notes beside them.
 
     Raises:
         CheckpointError: the file is missing, cut short or not safetensors.
@@ -49,7 +60,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", remedy="check the folder's name")
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", remedy=AGAIN) from error
 

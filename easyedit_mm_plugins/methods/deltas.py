@@ -11,7 +11,7 @@ Shapes: B rows, r rank, ``in`` and ``out`` the sizes of a linear module.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from ..data.images import image_key
 from ..data.records import Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
 from .row_hooks import Delta, Full, LowRank, applied
+from .store import Kept
 
 __all__ = [
     "Delta",
@@ -149,52 +150,23 @@ class DeltaEditor(Editor):
 
     isolates_rows: ClassVar[bool] = True
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone)
-        self._edits: dict[str, Question] = {}
-        self._deltas: dict[str, Delta] = {}
-        self._sums: dict[tuple[str, ...], Delta] = {}
-        self._count = 0
-
     @abstractmethod
     def learn(self, edits: Sequence[Question]) -> list[Delta]:
         """One change per edit, each by itself: a batch gives what a loop gives."""
 
-    @property
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
-        return dict(self._edits)
-
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        """See :class:`Editor`; no edit of the call is in force if one fails."""
-        edits = list(edits)
-        self.check_edits(edits)
-        deltas = self.learn(edits) if edits else []
-        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
-        self._count += len(edits)
-        self._edits |= dict(zip(ids, edits, strict=True))
-        self._deltas |= dict(zip(ids, deltas, strict=True))
-        self._sums.clear()
-        return ids
-
-    def remove(self, ids: Collection[str]) -> None:
-        """See :class:`Editor`; nothing is removed if an id is not in force."""
-        ids = list(ids)
-        for i in ids:
-            self._edits[i]  # raises before anything changes
-        for i in ids:
-            del self._edits[i], self._deltas[i]
-        self._sums.clear()
+    def encode(self, edits: Sequence[Question]) -> Kept:
+        """See :class:`Editor`: the change of each edit."""
+        return Kept(payloads=self.learn(edits))
 
     def deltas_for(self, count: int, visible: Visible = None) -> list[Delta | None]:
         """What each of ``count`` rows is under; ``None`` where it sees no edit."""
-        seen = [None] * count if visible is None else list(visible)
+        now = self.store.now
         out: list[Delta | None] = []
-        for own in seen:
-            ids = tuple(i for i in self._edits if own is None or i in own)
-            if ids and ids not in self._sums:
-                self._sums[ids] = combine([self._deltas[i] for i in ids])
-            out.append(self._sums[ids] if ids else None)
+        for own in [None] * count if visible is None else visible:
+            ids = now.seen_by(own)
+            if ids and ids not in now.derived:
+                now.derived[ids] = combine([now.payloads[i] for i in ids])
+            out.append(now.derived[ids] if ids else None)
         return out
 
     def generate(

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core.errors import RunError
-from ..core.files import atomic_path, digest, write_json
-from .checkpoint import load_tensors, tied_names
+from ..core.errors import CheckpointError, RunError
+from ..core.files import digest, write_json
+from .checkpoint import load_tensors, read_noted, save_tensors, tied_names
 
 LOG = logging.getLogger(__name__)
 # Settings that may change between a stopped run and its continuation.
@@ -43,9 +41,7 @@ def write_state(
     for index, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             tensors[f"opt.{index}.{name}"] = torch.as_tensor(value)
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"state": json.dumps(state)})
+    save_tensors(path, tensors, notes={"state": json.dumps(state)})
 
 
 def read_state(
@@ -60,10 +56,9 @@ def read_state(
         RunError: the file is damaged, or its ``state["signature"]`` is another one.
     """
     try:
-        with safe_open(path, "pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        tensors, notes = read_noted(path)
+        state = json.loads(notes["state"])
+    except (CheckpointError, KeyError, ValueError) as error:
         raise RunError(f"checkpoint {path} is damaged: {error}", remedy=ANEW) from error
     if state["signature"] != signature:
         raise RunError(

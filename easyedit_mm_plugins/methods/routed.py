@@ -16,6 +16,7 @@ from ..backbones.base import Backbone
 from ..core.errors import ConfigError
 from ..data.records import Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
+from .store import EditStore
 
 
 class Hit(NamedTuple):
@@ -35,6 +36,7 @@ class RoutedEditor(Editor):
         backbone: the base model f_base; never changed.
         counterfactual: f_cfr, see ``mscke/counterfactual.py``.
         threshold: in [0, 1]; a score at or above it is in scope. The paper's is 0.5.
+        store: for the edits; by default one without keys.
 
     Raises:
         ConfigError: the threshold is out of range.
@@ -42,8 +44,14 @@ class RoutedEditor(Editor):
 
     isolates_rows: ClassVar[bool] = True
 
-    def __init__(self, backbone: Backbone, counterfactual: Any, threshold: float = 0.5) -> None:
-        super().__init__(backbone)
+    def __init__(
+        self,
+        backbone: Backbone,
+        counterfactual: Any,
+        threshold: float = 0.5,
+        store: EditStore | None = None,
+    ) -> None:
+        super().__init__(backbone, store)
         self.counterfactual = counterfactual
         if isinstance(counterfactual, torch.nn.Module):
             counterfactual.eval()
@@ -75,7 +83,8 @@ class RoutedEditor(Editor):
         **kwargs: Any,
     ) -> list[Answer]:
         """Answers under the edits in force, each row by its own route; greedy by default."""
-        hits = self.route(questions, visible=visible)
+        with self.store.held():
+            hits, edits = self.route(questions, visible=visible), self.edits
         inside, outside = self._split(hits)
         answers: dict[int, Answer] = {}
         if outside:
@@ -85,7 +94,6 @@ class RoutedEditor(Editor):
             for i, text in zip(outside, texts, strict=True):
                 answers[i] = Answer(text, None, self._score(hits[i]))
         if inside:
-            edits = self.edits
             texts = self.counterfactual.generate(
                 [edits[hits[i].id] for i in inside],
                 [questions[i] for i in inside],
@@ -101,7 +109,8 @@ class RoutedEditor(Editor):
         self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
     ) -> list[Forced]:
         """Teacher-forced predictions, routed as in :meth:`generate`: the answer never decides."""
-        hits = self.route(questions, visible=visible)
+        with self.store.held():
+            hits, edits = self.route(questions, visible=visible), self.edits
         inside, outside = self._split(hits)
         forced: dict[int, Forced] = {}
         if outside:
@@ -109,7 +118,6 @@ class RoutedEditor(Editor):
             for i, row in zip(outside, rows, strict=True):
                 forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
         if inside:
-            edits = self.edits
             found = self.counterfactual.top_ids(
                 [edits[hits[i].id] for i in inside], [questions[i] for i in inside], top_k
             )

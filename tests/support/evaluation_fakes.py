@@ -76,7 +76,7 @@ class Remembering(Unedited):
         return (question.text, os.path.abspath(image) if _is_path(image) else str(image))
 
     def _route(self, question, visible):
-        for i, edit in self._edits.items():
+        for i, edit in self.edits.items():
             seen = visible is None or i in visible
             follows = self.know[(*self._key(edit), edit.answer)]
             if seen and self._key(question) in follows:

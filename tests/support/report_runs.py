@@ -48,7 +48,7 @@ class Leaky(Remembering):
         self.number = {self._key(r.edit): i for i, r in enumerate(records)}
 
     def _route(self, question, visible):
-        for i, edit in self._edits.items():
+        for i, edit in self.edits.items():
             seen = visible is None or i in visible
             lost = self.number[self._key(edit)] % 5 == 4
             if seen and question.image is not None and not lost:

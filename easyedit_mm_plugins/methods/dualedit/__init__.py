@@ -1,9 +1,9 @@
 """DualEdit: text and visual tokens edited at layers of their own, behind a gate.
 
-``config.py`` settings; ``adapters.py`` the cross-attention adapters (section 3.2); ``layers.py``
-reaching into a decoder; ``memory.py`` the edits and the gate's cosine (eq. 4); ``model.py`` the
-editor; ``frozen.py``, ``losses.py``, ``training.py`` learning the adapters (eq. 5, appendix A);
-``calibration.py`` a threshold from held-out edits.
+``config.py`` settings; ``adapters.py`` the cross-attention adapters (section 3.2); ``memory.py``
+what is kept of an edit, and the gate's cosine (eq. 4); ``edited_pass.py`` editing a decoder's
+passes; ``model.py`` the editor; ``frozen.py``, ``packing.py``, ``losses.py``, ``training.py``
+learning the adapters (eq. 5, appendix A); ``calibration.py`` a threshold from held-out edits.
 """
 
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         DualEditTrainingHyperParams,
         GateConfig,
     )
-    from .memory import DualMemory
     from .model import DualEdit
     from .training import DualEditTrainer
 
@@ -44,7 +43,6 @@ __all__ = [
     "DualEditHyperParams",
     "DualEditTrainer",
     "DualEditTrainingHyperParams",
-    "DualMemory",
     "GateConfig",
     "calibrate",
 ]
@@ -54,7 +52,6 @@ __getattr__, __dir__ = lazy_exports(
         ".calibration": "Calibration calibrate",
         ".config": "AdapterConfig DualEditConfig DualEditHyperParams DualEditTrainingHyperParams "
         "GateConfig",
-        ".memory": "DualMemory",
         ".model": "DualEdit",
         ".training": "DualEditTrainer",
     },

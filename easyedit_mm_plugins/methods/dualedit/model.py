@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,13 +19,15 @@ from ...core.errors import CheckpointError, ConfigError
 from ...data import Question
 from ..base import Answer, Editor, Forced, Visible
 from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
+from ..edit_file import SavedEdits
 from ..routed import Hit
 from ..settings import build
+from ..store import EditStore, InForce, Kept
 from .adapters import new_adapter
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
 from .edited_pass import Chosen, EditedPass
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
-from .memory import DualMemory
+from .memory import gather, nearest, pack, unit, unpack
 
 _AT_ONCE = 32  # edit samples per forward pass
 _NOTHING = Chosen(torch.empty(0, dtype=torch.long), [])  # every gate is shut
@@ -46,18 +48,18 @@ class DualEdit(Editor):
     isolates_rows: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
-        super().__init__(backbone)
         self.config = config or DualEditConfig()
+        learned = self.config.gate.kind == "learned"
+        store = EditStore(KEY if learned else backbone.hidden_size, backbone.device)
+        super().__init__(backbone, store)
         self.config.check_layers(len(backbone.layers), backbone.name)
         made = [new_adapter(a, backbone.hidden_size) for a in self.config.adapters]
         self.adapters = nn.ModuleList(made).to(backbone.device).eval()
         given = self.config.gate.threshold
         self.threshold = paper_threshold(backbone) if given is None else given
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
-        learned = self.config.gate.kind == "learned"
         self.gate: LearnedGate | None = new_gate(backbone) if learned else None
         self.decoder = backbone.decoder  # looking for it takes a while
-        self.memory = DualMemory(KEY if learned else backbone.hidden_size, backbone.device)
 
     @property
     def threshold(self) -> float:
@@ -92,21 +94,13 @@ class DualEdit(Editor):
 
     # Edits ------------------------------------------------------------------------------------
 
-    @property
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
-        return self.memory.edits
-
     @torch.no_grad()
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        """Run each edit sample (image, prompt, answer) through the base model once, and keep it.
+    def encode(self, edits: Sequence[Question]) -> Kept:
+        """Run each edit sample (image, prompt, answer) through the base model once.
 
         Raises:
-            DataError: an edit has no question or no answer, its image cannot be read, or it is
-                longer than the context; no edit of the call is then in force.
+            DataError: an image cannot be read, or a sample is longer than the context.
         """
-        edits = list(edits)
-        self.check_edits(edits)
         keys, values = [], []
         for start in range(0, len(edits), _AT_ONCE):
             batch = self.backbone.batch(edits[start : start + _AT_ONCE], with_answers=True)
@@ -122,15 +116,7 @@ class DualEdit(Editor):
                         for adapter, state in zip(self.adapters, states, strict=True)
                     ]
                 )
-        return self.memory.add(edits, torch.cat(keys), values) if edits else []
-
-    def remove(self, ids: Collection[str]) -> None:
-        """Take edits back.
-
-        Raises:
-            KeyError: an id is not in force; nothing is removed then.
-        """
-        self.memory.remove(ids)
+        return Kept(unit(torch.cat(keys)), values)
 
     # Queries ----------------------------------------------------------------------------------
 
@@ -183,9 +169,10 @@ class DualEdit(Editor):
     @torch.no_grad()
     def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
         """The nearest edit and its cosine (eq. 4) as asked, threshold not applied."""
-        if not questions or not len(self.memory):
+        now = self.store.now
+        if not questions or not now.edits:
             return [Hit(None, 0.0)] * len(questions)
-        return self.memory.nearest(self.gate_keys(questions), visible)
+        return nearest(now, self.gate_keys(questions), visible)
 
     @torch.no_grad()
     def gate_keys(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
@@ -212,24 +199,24 @@ class DualEdit(Editor):
             raise ConfigError(
                 f"visible has {len(visible)} rows, there are {len(batch.answers)} questions"
             )
-        hits = [Hit(None, 0.0)] * len(batch.answers)
-        if not len(self.memory):
+        now, hits = self.store.now, [Hit(None, 0.0)] * len(batch.answers)
+        if not now.edits:
             yield hits
             return
 
         def decide(hidden: Tensor) -> Chosen:
             read = gate_input(self.config.gate.kind, hidden, batch)
-            hits[:] = self.memory.nearest(self.key_of(read), visible)
-            return self._chosen(hits, hidden.device)
+            hits[:] = nearest(now, self.key_of(read), visible)
+            return self._chosen(now, hits, hidden.device)
 
         with EditedPass(self.decoder, self.config, self.adapters, batch, decide).running():
             yield hits
 
-    def _chosen(self, hits: Sequence[Hit], device: torch.device) -> Chosen:
+    def _chosen(self, now: InForce, hits: Sequence[Hit], device: torch.device) -> Chosen:
         rows = [i for i, hit in enumerate(hits) if self.is_open(hit)]
         if not rows:
             return _NOTHING
-        memory = self.memory.gather([hits[i].id for i in rows])
+        memory = gather(now, [hits[i].id for i in rows])
         return Chosen(torch.tensor(rows, dtype=torch.long, device=device), memory)
 
     def is_open(self, hit: Hit) -> bool:
@@ -334,19 +321,15 @@ class DualEdit(Editor):
             editor.threshold = threshold
         return editor
 
-    def save_memory(self, folder: str | Path) -> None:
-        """Write the edits in force with their keys and values."""
-        self.memory.save(folder, editor=self.fingerprint())
+    def made_by(self) -> str:
+        """Adapters and gate."""
+        return f"DualEdit editor {self.fingerprint()}"
 
-    def load_memory(self, folder: str | Path) -> None:
-        """Replace the edits in force by saved ones; nothing is encoded again.
+    def pack(self, now: InForce) -> dict[str, Tensor]:
+        """Keys and values for every adapter."""
+        return pack(list(now.payloads.values()))
 
-        Raises:
-            CheckpointError: damaged files, or made by another editor.
-        """
-        self.memory = DualMemory.load(
-            folder,
-            editor=self.fingerprint(),
-            adapters=len(self.adapters),
-            device=self.backbone.device,
-        )
+    def unpack(self, saved: SavedEdits) -> Kept:
+        """Saved keys and values; nothing is encoded again."""
+        keys = saved.keys(self.store.now.keys.shape[1])
+        return Kept(keys, unpack(saved, len(self.adapters), self.backbone.device))

@@ -7,7 +7,7 @@ prompt is the one that its evaluation puts together: the demonstrations, ``New F
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from ...host import easyedit as host
 from ..base import Answer, Editor, Forced, Visible
 from ..checkpoint import read_header, write_header
 from ..settings import build
+from ..store import InForce, Kept
 from .config import IKEHyperParams, shipped_hparams, training_records
 from .retrieval import CACHE, Demonstrations, SentenceEncoder
 
@@ -68,30 +69,15 @@ class IKE(Editor):
             records = training_records(self.source if train is None else train, corpus, backbone)
             self.encoder = SentenceEncoder(self.hparams.sentence_model_name, cache)
             self.demonstrations = Demonstrations(host.load(), records, self.encoder)
-        self._edits: dict[str, Question] = {}
-        self._contexts: dict[str, list[str]] = {}
-        self._count = 0
 
     @classmethod
     def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
         """An editor with these settings, on the records that ``task_name`` names."""
         return cls(backbone, hparams=settings)
 
-    @property
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
-        return dict(self._edits)
-
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        """See :class:`Editor`; each edit's demonstrations are retrieved here."""
-        edits = list(edits)
-        self.check_edits(edits)
-        found = [self._context(e) for e in edits]
-        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
-        self._count += len(edits)
-        self._edits |= dict(zip(ids, edits, strict=True))
-        self._contexts |= dict(zip(ids, found, strict=True))
-        return ids
+    def encode(self, edits: Sequence[Question]) -> Kept:
+        """See :class:`Editor`: each edit's demonstrations."""
+        return Kept(payloads=[self._context(edit) for edit in edits])
 
     def _context(self, edit: Question) -> list[str]:
         """Demonstrations, nearest first; the edit's own copy; the new fact, up to the question."""
@@ -99,12 +85,6 @@ class IKE(Editor):
         if self.demonstrations is None:
             return [f"{fact}{edit.text} {edit.answer}\n\n", fact]
         return [*self.demonstrations.retrieve(edit.text, edit.answer, self.hparams.k), fact]
-
-    def remove(self, ids: Collection[str]) -> None:
-        """See :class:`Editor`."""
-        for i in list(ids):
-            del self._edits[i]
-            del self._contexts[i]
 
     # Answers ----------------------------------------------------------------------------------
 
@@ -120,8 +100,9 @@ class IKE(Editor):
         """Answers after the demonstrations, greedy by default."""
         if not questions:
             return []
-        routes, base = self._route(questions, visible), self.backbone
-        rows = self._rows(questions, routes, max_new_tokens)
+        now, base = self.store.now, self.backbone
+        routes = self._route(now, questions, visible)
+        rows = self._rows(now, questions, routes, max_new_tokens)
         ids = base.generate_ids(assemble(rows, base.embed), max_new_tokens=max_new_tokens, **kwargs)
         return [Answer(text, i) for text, i in zip(base.decode(ids), routes, strict=True)]
 
@@ -132,28 +113,31 @@ class IKE(Editor):
         """Teacher-forced predictions after the demonstrations."""
         if not questions:
             return []
-        routes, base = self._route(questions, visible), self.backbone
-        rows = self._rows(questions, routes, 0, with_answers=True)
+        now, base = self.store.now, self.backbone
+        routes = self._route(now, questions, visible)
+        rows = self._rows(now, questions, routes, 0, with_answers=True)
         logits = answer_logits(base.language_model, assemble(rows, base.embed))
         return [
             Forced(row.answer, scores.topk(top_k, dim=-1).indices.cpu(), i)
             for row, scores, i in zip(rows, logits, routes, strict=True)
         ]
 
-    def _route(self, questions: Sequence[Question], visible: Visible) -> list[str | None]:
+    def _route(
+        self, now: InForce, questions: Sequence[Question], visible: Visible
+    ) -> list[str | None]:
         """The edit that each question is answered under, ``None`` where it may see none."""
         if visible is not None and len(visible) != len(questions):
             raise ConfigError(f"visible has {len(visible)} rows for {len(questions)} questions")
         routes: list[str | None] = []
         for row, question in enumerate(questions):
-            seen = [i for i in self._edits if visible is None or i in visible[row]]
-            routes.append(self._nearest(question, seen) if len(seen) > 1 else (*seen, None)[0])
+            seen = now.seen_by(None if visible is None else visible[row])
+            routes.append(self._nearest(now, question, seen) if len(seen) > 1 else (*seen, None)[0])
         return routes
 
-    def _nearest(self, question: Question, ids: list[str]) -> str:
+    def _nearest(self, now: InForce, question: Question, ids: Sequence[str]) -> str:
         if self.encoder is None:
             self.encoder = SentenceEncoder(self.hparams.sentence_model_name)
-        texts = [f"{self._edits[i].text} {self._edits[i].answer}" for i in ids]
+        texts = [f"{now.edits[i].text} {now.edits[i].answer}" for i in ids]
         vectors = torch.stack(
             [torch.from_numpy(self.encoder.encode(text)) for text in (question.text, *texts)]
         )
@@ -162,6 +146,7 @@ class IKE(Editor):
 
     def _rows(
         self,
+        now: InForce,
         questions: Sequence[Question],
         routes: Sequence[str | None],
         room: int,
@@ -180,7 +165,7 @@ class IKE(Editor):
             if edit is None:
                 rows.append(row)
                 continue
-            *examples, fact = self._contexts[edit]
+            *examples, fact = now.payloads[edit]
             made = self._row(question, row, examples, fact)
             if limit is not None and _length(made) + room > limit:
                 fewer = [[*examples[:n], examples[-1]] for n in range(len(examples) - 1)]

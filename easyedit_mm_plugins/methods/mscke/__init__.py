@@ -1,9 +1,9 @@
 """MSCKE: editing a frozen vision-language model through a memory and a multimodal scope classifier.
 
 ``config.py`` settings; ``encoder.py``, ``fusion.py``, ``similarity.py``, ``classifier.py`` the
-scope classifier (eq. 4-8); ``memory.py`` the edits (eq. 1-2); ``counterfactual.py`` the model that
-answers in scope; ``model.py`` the editor (eq. 3); ``losses.py``, ``training.py`` learning it
-(eq. 9-11); ``lora_editor.py`` the variant whose counterfactual model is a LoRA adapter.
+scope classifier (eq. 4-8); ``lookup.py`` the nearest edit (eq. 1-2); ``counterfactual.py`` the
+model that answers in scope; ``model.py`` the editor (eq. 3); ``losses.py``, ``training.py``
+learning it (eq. 9-11); ``lora_editor.py`` the variant whose counterfactual model is a LoRA adapter.
 """
 
 from typing import TYPE_CHECKING
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     )
     from .counterfactual import COUNTERFACTUALS, Counterfactual, SmallLM
     from .fusion import FUSIONS
-    from .memory import EditMemory
     from .model import MSCKE
     from .similarity import SIMILARITIES
     from .training import MSCKETrainer
@@ -57,7 +56,6 @@ __all__ = [
     "SIMILARITIES",
     "Counterfactual",
     "CounterfactualConfig",
-    "EditMemory",
     "MSCKEHyperParams",
     "MSCKETrainer",
     "MSCKETrainingHyperParams",
@@ -72,7 +70,6 @@ __getattr__, __dir__ = lazy_exports(
         ".config": "CounterfactualConfig MSCKEHyperParams MSCKETrainingHyperParams ScopeConfig",
         ".counterfactual": "COUNTERFACTUALS Counterfactual SmallLM",
         ".fusion": "FUSIONS",
-        ".memory": "EditMemory",
         ".model": "MSCKE",
         ".similarity": "SIMILARITIES",
         ".training": "MSCKETrainer",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
@@ -22,7 +21,6 @@ from ...core.files import read_json
 from ...core.registry import did_you_mean
 from ...core.shipped import ASSETS
 from ..checkpoint import load_tensors
-from . import plain_blocks
 from .encoding import Encoder, FileIds
 
 LOG = logging.getLogger(__name__)
@@ -87,8 +85,6 @@ class ClipEncoder(Encoder):
             size=size if isinstance(size, int) else size[0],
         )
         self.config = config
-        towers = (clip.transformer, visual.transformer)
-        self._plain = all(plain_blocks.are_plain(tower.resblocks) for tower in towers)
 
     def text(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``ids [B, L]`` -> pooled ``[B, D]``, tokens ``[B, L, D]``, their mask ``[B, L]``.
@@ -97,25 +93,20 @@ class ClipEncoder(Encoder):
         """
         clip, length = self.clip, ids.shape[1]
         x = clip.token_embedding(ids) + clip.positional_embedding[:length]
-        x = clip.ln_final(self._through(clip.transformer, x, clip.attn_mask))
+        mask = clip.attn_mask
+        mask = None if mask is None else mask[:length, :length].to(x.dtype)
+        x = clip.ln_final(clip.transformer(x, attn_mask=mask))
         return self.pool(x @ clip.text_projection, ids)
 
     def regions(self, pixels: Tensor) -> Tensor:
         """``pixels [N, 3, S, S]`` -> patches in the shared space ``[N, R, D]``."""
         visual = self.clip.visual
-        x = self._through(visual.transformer, visual._embeds(pixels))
+        x = visual.transformer(visual._embeds(pixels))
         return visual.ln_post(x[:, 1:]) @ visual.proj
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """``pixels [N, 3, S, S]`` -> CLIP's own vector of an image, ``[N, 1, D]``, as it comes."""
         return self.clip.visual(pixels)[:, None]
-
-    def _through(self, tower: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``x [B, L, D]`` through a tower; its ``mask``, if it has one, is causal."""
-        if self._plain and not torch.is_grad_enabled():
-            return plain_blocks.run(tower.resblocks, x, causal=mask is not None)
-        length = x.shape[1]
-        return tower(x, attn_mask=None if mask is None else mask[:length, :length].to(x.dtype))
 
     def description(self) -> dict[str, Any]:
         """What :func:`encoder_from_description` needs besides weights."""

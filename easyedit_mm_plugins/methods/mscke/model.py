@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,11 +13,13 @@ from ...core.errors import CheckpointError, ConfigError
 from ...data import Question
 from ..base import Visible
 from ..checkpoint import AGAIN, read_header, write_header
+from ..edit_file import SavedEdits
 from ..routed import Hit, RoutedEditor
+from ..store import EditStore, Kept
 from .classifier import ScopeClassifier
 from .config import CounterfactualConfig, ScopeConfig
 from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
-from .memory import EditMemory
+from .lookup import lookup
 
 PARTS = ("scope", "counterfactual")
 
@@ -47,9 +49,9 @@ class MSCKE(RoutedEditor):
         counterfactual: Counterfactual,
         threshold: float = 0.5,
     ) -> None:
-        super().__init__(backbone, counterfactual, threshold)
+        store = EditStore(scope.stored, scope.null.device)
+        super().__init__(backbone, counterfactual, threshold, store)
         self.scope = scope.eval()
-        self.memory = EditMemory(scope.stored, scope.null.device)
 
     @classmethod
     def from_config(
@@ -70,48 +72,31 @@ class MSCKE(RoutedEditor):
 
     # Edits ------------------------------------------------------------------------------------
 
-    @property
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
-        return self.memory.edits
-
     @torch.no_grad()
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        """Encode each edit once (eq. 4, 6) and put it into the memory.
-
-        Raises:
-            DataError: an edit has no question or no answer, or its image cannot be read; no edit
-                of the call is then in force.
-        """
-        edits = list(edits)
-        self.check_edits(edits)
+    def encode(self, edits: Sequence[Question]) -> Kept:
+        """Encode each edit once (eq. 4, 6)."""
         scope = self.scope.eval()
         parts = [scope.encode_edits(edits[i : i + 64]) for i in range(0, len(edits), 64)]
-        if not parts:
-            return []
         self.counterfactual.prepare(edits)
-        return self.memory.add(edits, torch.cat(parts))
+        return Kept(torch.cat(parts))
 
-    def remove(self, ids: Collection[str]) -> None:
-        """Take edits back.
-
-        Raises:
-            KeyError: an id is not in force; nothing is removed then.
-        """
-        self.counterfactual.release(self.memory.remove(ids))
+    def forget(self, edits: Sequence[Question]) -> None:
+        """The counterfactual model forgets them too."""
+        self.counterfactual.release(edits)
 
     # Queries ----------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
         """The nearest edit k* and its rho for each question (eq. 1-2), threshold not applied."""
-        if not len(self.memory) or not questions:
+        now = self.store.now
+        if not now.edits or not questions:
             return [Hit(None, 0.0)] * len(questions)
         if self.scope.training:  # eval() walks through all modules, in every call for nothing
             self.scope.eval()
         queries = self.scope.encode_queries(questions)
         similarity, alone = self.scope.similarity, self.scope.mixes
-        return self.memory.lookup(queries, similarity, visible, alone=alone)
+        return lookup(now, queries, similarity, visible, alone=alone)
 
     def describe(self) -> dict[str, Any]:
         """Threshold, fusion, similarity, encoder and counterfactual model."""
@@ -180,22 +165,15 @@ class MSCKE(RoutedEditor):
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
 
-    def save_memory(self, folder: str | Path) -> None:
-        """Write the edits in force with their features."""
-        self.memory.save(folder, classifier=self.scope.fingerprint())
+    def made_by(self) -> str:
+        """The classifier that made the features."""
+        return f"scope classifier {self.scope.fingerprint()}"
 
-    def load_memory(self, folder: str | Path) -> None:
-        """Replace the edits in force by saved ones; nothing is encoded again.
-
-        Raises:
-            CheckpointError: damaged files, or features of another classifier.
-        """
-        loaded = EditMemory.load(
-            folder, classifier=self.scope.fingerprint(), device=self.scope.null.device
-        )
-        self.counterfactual.prepare(list(loaded.edits.values()))
-        self.clear()
-        self.memory = loaded
+    def unpack(self, saved: SavedEdits) -> Kept:
+        """The saved features; nothing is encoded again."""
+        keys = saved.keys(self.scope.stored)
+        self.counterfactual.prepare(list(saved.edits.values()))
+        return Kept(keys)
 
 
 def part_folders(folder: Path, config: dict[str, Any]) -> dict[str, Path]:

@@ -18,7 +18,7 @@ Routing is hard (``supervised: True``, as released), a score of 0.5 counts as in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -35,6 +35,7 @@ from ..base import Visible
 from ..checkpoint import check_checksums, read_config, read_header, write_header
 from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual
 from ..routed import Hit, RoutedEditor
+from ..store import InForce
 
 # The released SERAC_MULTI hyperparameters that decide a similarity.
 _CONFIG = {
@@ -105,42 +106,18 @@ class SERAC(RoutedEditor):
                 backbone.tokenizer,
             ).eval()
         self.classifier, self.classifier_tok = classifier, classifier_tok
-        self._edits: dict[str, Question] = {}
-        self._models: dict[tuple[str, ...], Any] = {}
-        self._count = 0
 
-    @property
-    def edits(self) -> dict[str, Question]:
-        """The edits in force, by id, in the order they came."""
-        return dict(self._edits)
-
-    def add(self, edits: Sequence[Question]) -> list[str]:
-        """See :class:`Editor`."""
-        edits = list(edits)
-        self.check_edits(edits)
-        ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
-        self._count += len(edits)
-        self._edits |= dict(zip(ids, edits, strict=True))
-        self._models.clear()
-        return ids
-
-    def remove(self, ids: Collection[str]) -> None:
-        """See :class:`Editor`."""
-        for i in list(ids):
-            del self._edits[i]
-        self._models.clear()
-
-    def _edited(self, ids: tuple[str, ...]) -> Any:
+    def _edited(self, now: InForce, ids: tuple[str, ...]) -> Any:
         """SERAC_MULTI with the edits ``ids`` in its memory, made by its own ``edit``."""
-        if ids not in self._models:
-            edits = [self._edits[i] for i in ids]
+        if ids not in now.derived:
+            edits = [now.edits[i] for i in ids]
             batch = {
                 "text_input": [self.edit_text(e) for e in edits],
                 "labels": [e.answer for e in edits],
             }
             with torch.random.fork_rng(devices=[]):
-                self._models[ids] = self._root.edit(batch)[0].eval()
-        return self._models[ids]
+                now.derived[ids] = self._root.edit(batch)[0].eval()
+        return now.derived[ids]
 
     def edit_text(self, edit: Question) -> str:
         """An edit as EasyEdit's data sets write it: prompt and target in one text."""
@@ -149,14 +126,13 @@ class SERAC(RoutedEditor):
     @torch.no_grad()
     def route(self, questions: Sequence[Question], *, visible: Visible = None) -> list[Hit]:
         """Nearest edit and its score by SERAC_MULTI's ``run_classifier``."""
-        every = tuple(self._edits)
-        seen = [every if v is None else tuple(i for i in every if i in v) for v in visible or ()]
-        seen = seen or [every] * len(questions)
+        now = self.store.now
+        seen = [now.seen_by(own) for own in visible or ()] or [now.seen_by(None)] * len(questions)
         hits = [Hit(None, 0.0)] * len(questions)
         for ids in dict.fromkeys(s for s in seen if s):
             rows = [i for i, s in enumerate(seen) if s == ids]
             texts = [self.backbone.prompt(questions[i]) for i in rows]
-            scores, nearest, _ = self._edited(ids).run_classifier({"text_input": texts})
+            scores, nearest, _ = self._edited(now, ids).run_classifier({"text_input": texts})
             for i, score, k in zip(rows, scores.tolist(), nearest.tolist(), strict=True):
                 hits[i] = Hit(ids[k], score)
         return hits

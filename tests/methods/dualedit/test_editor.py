@@ -206,7 +206,7 @@ def test_undo_is_bitwise_and_leaves_no_hook(backbone):
     assert list(editor.edits) == kept
     assert all(map(torch.equal, _forced(editor, asked), held))
     editor.clear()
-    assert not editor.memory.values and not editor.edits
+    assert not editor.store.now.payloads and not editor.edits
     assert all(map(torch.equal, _forced(editor, asked), before))
     assert all(torch.equal(p, weights[n]) for n, p in backbone.model.state_dict().items())
     assert [id(layer) for layer in backbone.layers] == layers and not _hooks(backbone)
@@ -313,8 +313,8 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
     other = tiny_dualedit(seed=9)
     with pytest.raises(CheckpointError, match="was made by DualEdit editor"):
         other.load_memory(tmp_path / "memory")
-    (tmp_path / "memory/values.safetensors").write_bytes(b"12")
-    with pytest.raises(CheckpointError, match=r"values\.safetensors is damaged"):
+    (tmp_path / "memory/edits.safetensors").write_bytes(b"12")
+    with pytest.raises(CheckpointError, match=r"edits\.safetensors is damaged"):
         editor.load_memory(tmp_path / "memory")
     assert list(editor.edits) == ["e1"]
     (tmp_path / "editor/adapters/model.safetensors").unlink()

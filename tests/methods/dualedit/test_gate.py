@@ -12,7 +12,7 @@ from easyedit_mm_plugins.backbones.partial import capture
 from easyedit_mm_plugins.backbones.splice import hidden_states
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, TrainingError
 from easyedit_mm_plugins.data import EditRecord, Question
-from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate, memory
+from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate
 from easyedit_mm_plugins.methods.dualedit.gate import KEY, PARTS, fit_gate, gate_input
 from easyedit_mm_plugins.recipes import dualedit as train_scenes
 
@@ -199,11 +199,3 @@ def test_a_gate_is_fitted_anew_and_the_adapters_stay(tmp_path, monkeypatch):
     asked = [r.edit for r in records]
     assert torch.allclose(again.gate_keys(asked), trained.gate_keys(asked), atol=2e-2)
     assert again.thresholds["prompt-end"] == trained.thresholds["prompt-end"]
-
-
-def test_the_highest_is_found_alike_in_few_numbers_and_many(monkeypatch):
-    products = torch.randn(5, 7)
-    few = memory._highest(products)
-    monkeypatch.setattr(memory, "_FEW", 0)
-    assert memory._highest(products) == few
-    assert few[1] == products.argmax(-1).tolist()

@@ -99,12 +99,12 @@ def test_easyedits_modules_are_left_as_they_were(host, make):
 def test_the_prompt_is_demonstrations_new_fact_question(make):
     editor = make(k=1)
     (edit,) = editor.add([EDIT])
-    shown = editor._contexts[edit]
+    shown = editor.store.now.payloads[edit]
     assert len(shown) == 3 and shown[-1] == "New Fact: what color is the circle? green\nPrompt: "
     base = editor.backbone
     with torch.no_grad():
         image = base.image_features([ASKED[0].image])[0]
-    rows = editor._rows(ASKED[:2], [edit, edit], 0)
+    rows = editor._rows(editor.store.now, ASKED[:2], [edit, edit], 0)
     for row, question, seen in zip(rows, ASKED, (image, None), strict=False):
         expected = base.splice(seen, "".join(shown) + question.text)
         assert len(row.segments) == len(expected)
@@ -113,7 +113,7 @@ def test_the_prompt_is_demonstrations_new_fact_question(make):
             for a, b in zip(row.segments, expected, strict=True)
         )
     base.template = "USER: <image>\nQuestion: {} Short answer: ASSISTANT:"  # a chat's
-    (row,) = editor._rows(ASKED[:1], [edit], 0)
+    (row,) = editor._rows(editor.store.now, ASKED[:1], [edit], 0)
     assert base.tokenizer.decode(row.segments[-1]).endswith("<unk> :")
     assert sum(isinstance(s, torch.Tensor) for s in row.segments) == 1
 
@@ -209,7 +209,7 @@ def test_an_empty_demonstration_set_is_an_error_unless_none_is_asked_for(make):
             make(records=records)
     editor = make(k=0, records=[])
     (edit,) = editor.add([EDIT])
-    assert len(editor._contexts[edit]) == 2  # the edit's own copy and the new fact
+    assert len(editor.store.now.payloads[edit]) == 2  # the edit's own copy and the new fact
     assert editor.generate(ASKED[:1])[0].route == edit
 
 

@@ -10,7 +10,6 @@ import torch
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.mscke import MSCKE, CounterfactualConfig, SmallLM
-from easyedit_mm_plugins.methods.mscke.memory import EditMemory
 
 from ...conftest import build_tiny, picture
 from ...support.mscke_tiny import TINY_OPT, tiny_mscke, tiny_scope
@@ -32,7 +31,7 @@ def editor(request):
 def _state(editor: MSCKE) -> list[torch.Tensor]:
     modules = (editor.backbone.model, editor.scope, editor.counterfactual)
     tensors = [t.clone() for m in modules for t in m.state_dict().values()]
-    return [*tensors, editor.memory.keys.clone()]
+    return [*tensors, editor.store.now.keys.clone()]
 
 
 def _same(a, b) -> bool:
@@ -210,8 +209,8 @@ def test_saved_and_loaded_editor_says_the_same(tmp_path, editor):
         assert again.generate(QUERIES) == editor.generate(QUERIES)
     editor.save_memory(tmp_path / "memory")
     again.load_memory(tmp_path / "memory")
-    assert torch.equal(again.memory.keys, editor.memory.keys)
-    assert isinstance(again.memory, EditMemory) and list(again.edits) == ["e1"]
+    assert torch.equal(again.store.now.keys, editor.store.now.keys)
+    assert list(again.edits) == ["e1"]
     config = json.loads((tmp_path / "editor/config.json").read_text())
     assert config["version"] and config["backbone"]["name"] == editor.backbone.name
 

@@ -22,7 +22,6 @@ from easyedit_mm_plugins.methods.mscke import (
     SIMILARITIES,
     ScopeClassifier,
     ScopeConfig,
-    plain_blocks,
 )
 from easyedit_mm_plugins.methods.mscke.classifier import edit_text
 from easyedit_mm_plugins.methods.mscke.encoder import ClipEncoder, load_encoder
@@ -282,24 +281,3 @@ def test_pictures_that_no_longer_fit_are_forgotten(tmp_path):
     assert asked == [0, 1, 2, 1, 3, 0]
     with pytest.raises(DataError, match=r"nowhere\.png"):
         seen.through([tmp_path / "nowhere.png"], encode)
-
-
-def test_inference_gives_what_open_clips_own_blocks_give():
-    encoder = tiny_encoder().eval()
-    ids, pixels = encoder.tokens(TEXTS), torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        lean = (encoder.regions(pixels), *encoder.text(ids)[:2])
-    own = (encoder.regions(pixels), *encoder.text(ids)[:2])  # with gradients: the modules
-    for a, b in zip(lean, own, strict=True):
-        assert b.requires_grad and not a.requires_grad
-        assert torch.allclose(a, b, atol=1e-5)
-    block = encoder.clip.visual.transformer.resblocks[0]
-    assert plain_blocks.are_plain([block])
-    x = torch.randn(2, 5, 16)
-    for causal in (False, True):
-        native = plain_blocks.run([block], x, causal=causal)
-        with torch.no_grad():
-            stepped = plain_blocks._step_by_step(block, x, causal)
-        assert torch.allclose(native, stepped, atol=1e-5)
-    block.ls_1 = torch.nn.LayerNorm(16)
-    assert not plain_blocks.are_plain([block])
