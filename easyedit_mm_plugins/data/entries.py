@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -57,12 +58,18 @@ class DatasetEntry(Entry):
         extra: bool = False,
         allow_outside: bool = False,
     ) -> Any:
-        """The sequence of records; see :func:`load_records` for the arguments."""
+        """The sequence of records; see :func:`load_records` for the arguments.
+
+        A reader need not know ``extra`` (its records have no further questions then) nor
+        ``allow_outside`` (it does not confine image paths then).
+        """
         reader = resolve(self.reader)
         if not self.takes_path:
             return reader(split=split, limit=limit, extra=extra)
+        known = inspect.signature(reader).parameters
+        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
         asked = {"extra": extra, "allow_outside": allow_outside}
-        further = {name: True for name, wanted in asked.items() if wanted}
+        further = {n: True for n, wanted in asked.items() if wanted and (n in known or takes_all)}
         return reader(path, limit, image_root=images, skip_bad=skip_bad, **further)
 
 

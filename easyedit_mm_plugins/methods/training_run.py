@@ -10,6 +10,7 @@ from ..backbones import check_backbones, load_backbone
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError, UnknownNameError
 from ..core.registry import did_you_mean
+from ..core.yaml_files import settings_file
 from ..data import load_records
 from .entries import METHODS, MethodEntry
 from .factory import editor_from_settings
@@ -48,6 +49,8 @@ def training_settings(
         settings = cls.from_hparams(path)
     else:
         values = shipped_settings(entry.alg, Path(backbone).name, training=True)
+        if values is None and not settings_file(entry.alg):
+            values = {"model_name": backbone}  # the method's defaults are for every backbone
         if values is None:
             raise ConfigError(
                 f"no training settings are shipped for {method} on {backbone}",
