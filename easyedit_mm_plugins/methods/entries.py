@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core.registry import Entry, EntryTable, resolve
+from ..core.registry import Entry, EntryTable, Registry, resolve
 
 if TYPE_CHECKING:
     from .base import Editor
@@ -81,4 +81,8 @@ class MethodEntry(Entry):
         return self.easyedit or METHODS.key(self.name).upper()
 
 
+# What answers in scope, by the name that MSCKE's settings give it (``counterfactual.kind``).
+COUNTERFACTUALS: Registry[Any] = Registry(
+    "counterfactual model", "easyedit_mm_plugins.counterfactuals"
+)
 METHODS: EntryTable[MethodEntry] = EntryTable("method", "easyedit_mm_plugins.methods", MethodEntry)

@@ -9,7 +9,7 @@ classifier of MSCKE in front of it.
 from typing import TYPE_CHECKING
 
 from ...core.lazy import lazy_exports
-from ..entries import METHODS
+from ..entries import COUNTERFACTUALS, METHODS
 
 METHODS.add(
     name="mend",
@@ -34,6 +34,7 @@ METHODS.add(
     training="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainingHyperParams",
     trainer="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainer",
 )
+COUNTERFACTUALS.register("mend", "easyedit_mm_plugins.methods.mend.mscke:MendCounterfactual")
 
 if TYPE_CHECKING:
     from .config import MendConfig, MendHyperParams, MendTrainingHyperParams

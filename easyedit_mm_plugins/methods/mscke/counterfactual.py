@@ -20,21 +20,19 @@ from torch import Tensor, nn
 from ...backbones.base import Backbone
 from ...core.errors import BackboneError, CheckpointError, ConfigError
 from ...core.files import write_json
-from ...core.registry import Registry
 from ...data import Question
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors, tied_names
+from ..entries import COUNTERFACTUALS
 from ..settings import build
 from .config import CounterfactualConfig
 from .pairs import PairReader
 
 LOG = logging.getLogger(__name__)
-COUNTERFACTUALS = Registry("counterfactual model")
 COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.release_lm:ReleasedLM")
 COUNTERFACTUALS.register("lora", "easyedit_mm_plugins.methods.mscke.lora:LoRA")
 COUNTERFACTUALS.register(
     "editor", "easyedit_mm_plugins.methods.mscke.by_editor:EditorCounterfactual"
 )
-COUNTERFACTUALS.register("mend", "easyedit_mm_plugins.methods.mend.mscke:MendCounterfactual")
 
 
 class Counterfactual(ABC):
