@@ -64,7 +64,7 @@ class Pictures:
         return self._places[name]
 
     def _add(self, name: str) -> int | None:
-        path = next((p for p in self._candidates(name) if p.is_file()), None)
+        path = next((p for p in self._candidates(name) if _is_file(p)), None)
         url = thumbnail(path, SIDE) if path else None
         if url is None:
             self.missing += 1
@@ -83,6 +83,13 @@ class Pictures:
             if self.given is not None:  # the images may have moved: with ever fewer folders
                 parts = Path(name).parts
                 yield from (self.given.joinpath(*parts[at:]) for at in range(1, len(parts)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with characters that no name has
+        return False
 
 
 def run_folders(sources: Sequence[Source]) -> list[Path]:
@@ -169,8 +176,10 @@ def _flat(result: CaseResult, strings: Strings) -> list[int | None]:
     return flat
 
 
-def _natural(name: str) -> list[Any]:
-    """Sorts case 2 before case 10."""
-    return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)
-    ]
+def _natural(name: str) -> tuple[list[Any], str]:
+    """A key that sorts case 2 before case 10."""
+    parts: list[Any] = re.split(r"([0-9]+)", name)  # texts and, at odd places, numbers
+    for at in range(1, len(parts), 2):
+        digits = parts[at].lstrip("0")
+        parts[at] = (len(digits), digits)  # int() refuses thousands of digits
+    return parts, name

@@ -49,10 +49,11 @@ def write_latex(report: Report, title: str) -> str:
         "% needs \\usepackage{booktabs,graphicx}; every figure comes from the runs named here:",
     ]
     for line in run_line(report):
-        parts.append(
-            f"%   {line['name']}: {line['path']}, {line['started']} UTC, {line['hardware']}, "
+        about = (
+            f"{line['name']}: {line['path']}, {line['started']} UTC, {line['hardware']}, "
             f"commit {line['commit']}"
         )
+        parts.append(f"%   {' '.join(about.split())}")  # one line: the next would be LaTeX
     for boards in tables(report):
         parts.append(_main(boards))
         parts += [_intervals(board) for board in boards]
@@ -128,7 +129,7 @@ def _where(boards: Sequence[Board]) -> str:
     cases = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
     runs = dict.fromkeys(e.source.name for board in boards for e in board.entries)
     from_runs = ", ".join(f"\\texttt{{{escape(name)}}}" for name in runs)
-    place = f"{escape(boards[0].dataset or 'records')}, {cases} cases, {boards[0].protocol}"
+    place = f"{escape(boards[0].dataset or 'records')}, {cases} cases, {escape(boards[0].protocol)}"
     return f"{place}, from {from_runs}"
 
 

@@ -44,8 +44,13 @@ def escape(text: str) -> str:
     return text
 
 
+def code(text: str) -> str:
+    """Text as code in a table cell: nothing of it ends the cell or the code."""
+    return f"`{' '.join(str(text).split()).replace('`', ' ').replace('|', '/')}`"
+
+
 def _where(board: Board) -> str:
-    return f"{escape(board.dataset or 'records')} ({board.protocol})"
+    return f"{escape(board.dataset or 'records')} ({escape(board.protocol)})"
 
 
 def _shown(cell: Cell, *, interval: bool = False) -> str:
@@ -80,7 +85,7 @@ def _paper_layout(boards: Sequence[Board]) -> str:
 
 def _from_runs(boards: Sequence[Board]) -> str:
     entries = [entry for board in boards for entry in board.entries]
-    paths = dict.fromkeys(f"`{entry.source.path.as_posix()}`" for entry in entries)
+    paths = dict.fromkeys(code(entry.source.path.as_posix()) for entry in entries)
     return f"From {', '.join(paths)}."
 
 
@@ -120,8 +125,8 @@ def _published(board: Board) -> list[str]:
     share = "; ".join(dict.fromkeys(filter(None, (compared_share(e) for e, _, _ in found))))
     head = ["method", "metric", "here", "paper", "here - paper", "table"]
     note = (
-        f"Measured here on {share}, protocol {board.protocol}; the papers read answers under "
-        "teacher forcing."
+        f"Measured here on {share}, protocol {escape(board.protocol)}; the papers read answers "
+        "under teacher forcing."
     )
     return [_table(head, rows), note]
 
@@ -167,11 +172,9 @@ def _runs(report: Report) -> str:
     rows = []
     for line in run_line(report):
         cases = ", ".join(f"{n} of {name}" for name, n in line["cases"].items())
-        commit = f"`{line['commit']}`"
-        path = f"`{line['path']}`"
-        rows.append(
-            [escape(line["name"]), path, line["started"], escape(cases), line["hardware"], commit]
-        )
+        path, commit = code(line["path"]), code(line["commit"])
+        started, hardware = escape(line["started"]), escape(line["hardware"])
+        rows.append([escape(line["name"]), path, started, escape(cases), hardware, commit])
     return _table(["run", "folder", "started (UTC)", "cases", "on", "commit"], rows)
 
 
@@ -207,5 +210,5 @@ def _legend(report: Report) -> str:
         "the process (on a GPU: allocated there), base model included.",
     ]
     for name in dict.fromkeys(board.protocol for board in report.boards):
-        lines.append(f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.")
+        lines.append(f"Protocol {escape(name)}: {PROTOCOL_TEXT.get(name, 'unknown here')}.")
     return "\n".join(f"- {line}" for line in lines)
