@@ -1,7 +1,8 @@
 """E_i, E_t and A_i, A_t of MSCKE eq. 4-5: an ``open_clip`` model that gives regions and tokens.
 
 CLIP itself returns one vector per image; here every patch is projected into the shared space, so
-that a text can attend to the part of the image it speaks of.
+that a text can attend to the part of the image it speaks of. ``open_clip`` takes seconds to import,
+so the functions that need it import it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from ...core.errors import BackboneError, CheckpointError, ConfigError, DataError
@@ -30,6 +29,8 @@ class BpeIds:
     """CLIP's own byte-pair tokenizer, whose vocabulary ``open_clip`` ships."""
 
     def __init__(self) -> None:
+        import open_clip
+
         self._tokenizer = open_clip.get_tokenizer("ViT-B-32")
         self.start, self.end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
 
@@ -49,7 +50,7 @@ class ClipEncoder(Encoder):
         clip: a plain ``open_clip.CLIP`` with a vision transformer.
         config: what builds it again: ``{"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}``.
         tokenizer: texts to ids.
-        mean, std: pixel statistics.
+        mean, std: pixel statistics; by default OpenAI's.
         resize: ``"squash"`` or ``"crop"``.
 
     Raises:
@@ -62,10 +63,12 @@ class ClipEncoder(Encoder):
         config: dict[str, Any],
         tokenizer: BpeIds | FileIds,
         *,
-        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
-        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         resize: str = "squash",
     ) -> None:
+        import open_clip
+
         visual = getattr(clip, "visual", None)
         if not isinstance(clip, open_clip.CLIP) or not hasattr(visual, "_embeds"):
             raise BackboneError(
@@ -77,8 +80,8 @@ class ClipEncoder(Encoder):
         super().__init__(
             clip,
             tokenizer,
-            mean=mean,
-            std=std,
+            mean=mean or open_clip.OPENAI_DATASET_MEAN,
+            std=std or open_clip.OPENAI_DATASET_STD,
             resize=resize,
             width=visual.output_dim,
             context=clip.context_length,
@@ -125,6 +128,8 @@ def encoder_from_description(described: dict[str, Any]) -> Encoder:
         from .hf_clip import HFClipEncoder
 
         return HFClipEncoder.from_description(described)
+    import open_clip
+
     text = described.get("tokenizer")
     return ClipEncoder(
         open_clip.CLIP(**described["clip"]),
@@ -160,6 +165,9 @@ def load_encoder(name: str, pretrained: str | None, resize: str = "squash") -> E
                 raise CheckpointError(f"scope encoder {folder} is broken: {error}") from error
             load_tensors(encoder.clip, folder / "model.safetensors")
             return encoder
+    import open_clip
+    from open_clip.transformer import QuickGELU
+
     config = open_clip.get_model_config(name)
     if config is None:
         raise ConfigError(
@@ -184,8 +192,7 @@ def load_encoder(name: str, pretrained: str | None, resize: str = "squash") -> E
         "text_cfg": _plain(config["text_cfg"]),
         "quick_gelu": any(isinstance(m, QuickGELU) for m in clip.modules()),
     }
-    mean = seen.get("mean") or open_clip.OPENAI_DATASET_MEAN
-    std = seen.get("std") or open_clip.OPENAI_DATASET_STD
+    mean, std = seen.get("mean"), seen.get("std")
     return ClipEncoder(clip, config, BpeIds(), mean=mean, std=std, resize=resize)
 
 
