@@ -16,8 +16,10 @@ import yaml
 
 from ..core.errors import ConfigError
 from ..core.registry import did_you_mean
+from ..core.yaml_files import read_yaml, yaml_path
 from ..host.easyedit import Host
-from ..methods.settings import read_yaml
+from ..methods.settings_files import ShortName
+from ..methods.settings_text import complete
 
 # alg -> module and class for editing, module and class for training.
 _TRAINING = "trainer.training_hparams"
@@ -37,13 +39,15 @@ _CLASSES = {
 def read_hparams(path: str | Path, host: Host) -> Any:
     """The hyperparameters in ``path`` as ``host``'s own class for its algorithm.
 
-    A file without ``alg_name`` is for training.
+    ``path`` may be a short name, ``SERAC_MULTI/blip2`` or ``TRAINING/SERAC_MULTI/blip2``. A file
+    without ``alg_name`` is for training.
 
     Raises:
         ConfigError: the file is missing or malformed, its algorithm is none of EasyEdit's
             multimodal ones, or a key that the class needs is missing.
     """
-    path, values = read_yaml(path)
+    name = None if yaml_path(path).is_file() else ShortName.meant(path)
+    path, values = (name, complete(name)) if name else read_yaml(path)
     alg = values.get("alg_name", values.get("alg"))
     if alg not in _CLASSES:
         raise ConfigError(f"{path}: {alg!r} is unknown; {did_you_mean(str(alg), [*_CLASSES])}")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import easyedit_mm_plugins
 from easyedit_mm_plugins.bridge.hparams import read_hparams
 from easyedit_mm_plugins.host.on_cpu import on_cpu
 
@@ -16,7 +15,6 @@ from ..support import easyedit_tiny
 from ..support.sentence_tiny import sentence_folder
 
 pytest_plugins = ["tests.support.bridge_fixtures"]
-ROOT = Path(easyedit_mm_plugins.__file__).parent / "hparams"
 
 
 def locality(image: str) -> dict:
@@ -93,7 +91,7 @@ def test_its_own_ike_edits(host, tiny, scenes, ike_hparams, tmp_path):
 def test_its_own_serac_edits_with_the_shipped_hparams(host, tiny, scenes, tmp_path):
     if host.generation == "head":
         pytest.skip("the checkout's executor of SERAC crashes in its own edit()")
-    hparams = read_hparams(ROOT / "SERAC_MULTI/blip2", host)
+    hparams = read_hparams("SERAC_MULTI/blip2", host)
     for key, value in easyedit_tiny.fields(tiny, "blip2").items():
         setattr(hparams, key, value)
     hparams.device, hparams.archive = 0, str(tmp_path / "archive.pt")

@@ -1,65 +1,56 @@
-"""The shipped YAML files of EasyEdit's own algorithms, read by EasyEdit's own classes."""
+"""The shipped settings of EasyEdit's own algorithms, read by EasyEdit's own classes."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import yaml
 
-import easyedit_mm_plugins
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.bridge.hparams import read_hparams
 from easyedit_mm_plugins.core.errors import ConfigError
 from easyedit_mm_plugins.methods.ike.model import IKEHyperParams
+from easyedit_mm_plugins.methods.settings_text import as_yaml, names
 
 pytest_plugins = ["tests.support.bridge_fixtures"]
 
-ROOT = Path(easyedit_mm_plugins.__file__).parent / "hparams"
-SERAC = [*ROOT.glob("SERAC_MULTI/*.yaml"), *ROOT.glob("TRAINING/SERAC_MULTI/*.yaml")]
-IKE = sorted(ROOT.glob("IKE/*.yaml"))
+NAMES = [name for name in names() if name.alg in ("SERAC_MULTI", "IKE")]
 
 
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-@pytest.mark.parametrize("path", SERAC + IKE, ids=name)
-def test_easyedits_own_class_reads_it(path, host):
-    hparams = read_hparams(path, host)
+@pytest.mark.parametrize("name", NAMES, ids=str)
+def test_easyedits_own_class_reads_it(name, host):
+    hparams = read_hparams(str(name), host)
     kind = type(hparams).__name__
-    assert kind.startswith("IKE" if path in IKE else "SERAC")
-    assert ("Training" in kind) == ("TRAINING" in name(path))
-    assert hparams.model_name == path.stem
+    assert kind.startswith("IKE" if name.alg == "IKE" else "SERAC")
+    assert ("Training" in kind) == name.training
+    assert hparams.model_name == name.backbone
     assert hparams.model_parallel is False  # which the files that EasyEdit ships lack
     assert hparams.exact_match in (True, False)
 
 
-def test_every_backbone_has_its_files():
-    assert {p.stem for p in IKE} >= {
-        "blip2", "minigpt4", "llava", "scenes-blip2", "scenes-llava", "scenes-minigpt4",
-    }  # fmt: skip
-    assert {name(p) for p in SERAC} == {
-        f"{folder}SERAC_MULTI/{m}.yaml"
-        for folder in ("", "TRAINING/")
-        for m in ("blip2", "minigpt4")
+def test_every_backbone_has_them():
+    assert {n.backbone for n in NAMES if n.alg == "IKE"} == {b.name for b in BACKBONES}
+    assert {str(n) for n in NAMES if n.alg != "IKE"} == {
+        f"{folder}SERAC_MULTI/{m}" for folder in ("", "TRAINING/") for m in ("blip2", "minigpt4")
     }
 
 
 def test_values_are_the_released_ones(host):
-    blip2 = read_hparams(ROOT / "TRAINING/SERAC_MULTI/blip2", host)
-    mini = read_hparams(ROOT / "TRAINING/SERAC_MULTI/minigpt4", host)
+    blip2 = read_hparams("TRAINING/SERAC_MULTI/blip2", host)
+    mini = read_hparams("TRAINING/SERAC_MULTI/minigpt4", host)
     assert (blip2.lr, blip2.max_iters, blip2.opt, blip2.batch_size) == (1e-5, 50000, "Adam", 1)
     assert (mini.max_iters, mini.early_stop_patience) == (20000, 30000)
     assert (blip2.cedit, blip2.iedit, blip2.cloc) == (0.1, 0.1, 1.0)
     assert mini.pretrained_ckpt.endswith("pretrained_minigpt4_7b.pth")
-    assert read_hparams(ROOT / "IKE/blip2", host).k == 32
-    assert read_hparams(ROOT / "SERAC_MULTI/minigpt4", host).archive
+    assert read_hparams("IKE/blip2", host).k == 32
+    assert read_hparams("SERAC_MULTI/minigpt4", host).archive
 
 
-@pytest.mark.parametrize("path", IKE, ids=name)
-def test_the_plugins_own_ike_reads_the_same_files(path):
-    assert IKEHyperParams.from_hparams(path).model_name == path.stem
+def test_easyedit_reads_the_file_that_is_shown(tmp_path, host):
+    for name in ("SERAC_MULTI/blip2", "TRAINING/SERAC_MULTI/blip2", "IKE/blip2", "MEND/minigpt4"):
+        (tmp_path / "shown.yaml").write_text(as_yaml(name))
+        assert vars(read_hparams(tmp_path / "shown", host)) == vars(read_hparams(name, host))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["editing", "training"])

@@ -7,7 +7,9 @@ the FGVEdit release takes over.
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from ...core.errors import ConfigError
 from ..settings import (
@@ -15,7 +17,6 @@ from ..settings import (
     Count,
     Flag,
     LoopHParams,
-    Names,
     Number,
     TrainingHParams,
     Weight,
@@ -31,7 +32,7 @@ _DECODER = re.compile(r"^(opt_model|llama_model|language_model)\.(.*\.)?(?=layer
 class MendConfig(Checked):
     """What an editor is made of."""
 
-    inner_params: Names | None = None
+    inner_params: Annotated[list[str], Field(min_length=1)] | None = None
     """Which linear modules an edit changes: names or patterns of ``Backbone.linear_modules``
     (``layers.-1.fc*``, ``connector.projection``), or parameter names as EasyEdit writes them. MSCKE
     section 5.2 says that its MEND updates language and visual modules; EasyEdit's files name the

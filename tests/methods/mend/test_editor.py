@@ -236,8 +236,8 @@ def test_settings_that_cannot_be_used():
     with pytest.raises(ConfigError, match=r"layers\.1\.fc2"):
         Mend(backbone, MendConfig(inner_params=["layers.1.fc3"]))
     for wrong, message in (
-        ({"inner_params": []}, "empty"),
-        ({"inner_params": "fc1"}, "not a list"),
+        ({"inner_params": []}, "at least 1 item"),
+        ({"inner_params": "fc1"}, "must be a valid list"),
         ({"one_sided": True}, "exclude"),
         ({"combine": False, "x_only": True, "delta_only": True}, "exclude"),
         ({"init": "di"}, "did you mean id"),

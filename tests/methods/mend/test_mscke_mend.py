@@ -14,6 +14,7 @@ from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods import Unedited
 from easyedit_mm_plugins.methods.mend import (
     MSCKEMEND,
+    MendConfig,
     MendCounterfactual,
     MSCKEMENDHyperParams,
     MSCKEMENDTrainer,
@@ -220,9 +221,10 @@ def test_settings():
     ours = MSCKEMENDHyperParams(model_name="x")
     assert ours.counterfactual.kind == "mend" and ours.alg_name == "MSCKE-MEND"
     made = {"kind": "mend", "mend": {"rank": 3}}
-    assert MSCKEMENDHyperParams(model_name="x", counterfactual=made).counterfactual.mend == {
-        "rank": 3
-    }
+    both = (made, CounterfactualConfig(**made))
+    for one in both:
+        ours = MSCKEMENDHyperParams(model_name="x", counterfactual=one)
+        assert ours.counterfactual.mend == MendConfig(rank=3)
     with pytest.raises(ConfigError, match="did you mean rank"):
         MSCKEMENDHyperParams(model_name="x", counterfactual={"kind": "mend", "mend": {"rnak": 3}})
     with pytest.raises(ConfigError, match="small-lm"):

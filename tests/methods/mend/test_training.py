@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-import easyedit_mm_plugins
+from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.core.errors import ConfigError, RunError, TrainingError
 from easyedit_mm_plugins.methods.deltas import changed_logits
 from easyedit_mm_plugins.methods.mend import Mend, MendConfig, MendTrainer, MendTrainingHyperParams
@@ -18,8 +17,6 @@ from easyedit_mm_plugins.methods.mscke.losses import INSIDE, draw
 
 from ...conftest import build_tiny
 from ...support.mscke_tiny import tiny_records
-
-HPARAMS = Path(easyedit_mm_plugins.__file__).parent / "hparams"
 
 
 def hparams(**changes) -> MendTrainingHyperParams:
@@ -165,41 +162,30 @@ def test_settings_read_like_easyedits(tmp_path):
             hparams(**{key: -1})
 
 
-def shipped(folder):
-    return sorted((HPARAMS / folder).glob("*.yaml"), key=lambda p: p.stem)
-
-
-def test_every_backbone_has_its_files_and_they_name_real_settings():
+@pytest.mark.parametrize("name", [b.name for b in BACKBONES])
+def test_every_backbone_has_settings_that_name_real_modules(name):
     from easyedit_mm_plugins.methods.mend import (
         MendHyperParams,
         MSCKEMENDHyperParams,
         MSCKEMENDTrainingHyperParams,
     )
 
-    names = {"blip2", "minigpt4", "blip2-hf", "llava"} | {
-        f"scenes-{n}" for n in ("blip2", "llava", "minigpt4")
-    }
-    for folder, cls in (
+    for alg, cls in (
         ("MEND", MendHyperParams),
-        ("TRAINING/MEND", MendTrainingHyperParams),
+        ("MEND", MendTrainingHyperParams),
         ("MSCKE-MEND", MSCKEMENDHyperParams),
-        ("TRAINING/MSCKE-MEND", MSCKEMENDTrainingHyperParams),
+        ("MSCKE-MEND", MSCKEMENDTrainingHyperParams),
     ):
-        assert {p.stem for p in shipped(folder)} == names
-        for path in shipped(folder):
-            read = cls.from_hparams(path)
-            assert read.model_name == path.stem
-            config = (
-                read.config if "MSCKE" not in folder else MendConfig(**read.counterfactual.mend)
-            )
-            assert any(name.startswith("connector.") for name in config.inner_params), path
-            assert any(name.startswith("layers.") for name in config.inner_params), path
-            if not path.stem.startswith("scenes"):  # EasyEdit's values
-                assert (config.rank, config.edit_lr, config.combine) == (1920, 1e-4, True)
+        read = cls.from_hparams(f"{alg}/{name}")
+        config = read.config if alg == "MEND" else read.counterfactual.mend
+        assert any(n.startswith("connector.") for n in config.inner_params)
+        assert any(n.startswith("layers.") for n in config.inner_params)
+        if not name.startswith("scenes"):  # EasyEdit's values
+            assert (config.rank, config.edit_lr, config.combine) == (1920, 1e-4, True)
 
 
 @pytest.mark.parametrize("kind", ["blip2", "llava", "minigpt4"])
-def test_the_scenes_files_fit_their_models(kind):
-    config = MendTrainingHyperParams.from_hparams(HPARAMS / f"TRAINING/MEND/scenes-{kind}").config
+def test_the_scenes_settings_fit_their_models(kind):
+    config = MendTrainingHyperParams.from_hparams(f"MEND/scenes-{kind}").config
     editor = Mend(build_tiny(kind), replace(config, inner_params=config.inner_params[1:]))
     assert list(editor.modules)[-1].startswith("connector.")

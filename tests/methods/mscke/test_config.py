@@ -33,23 +33,25 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_shipped_file_loads_with_and_without_its_ending(name):
+def test_shipped_settings_by_name_and_by_path(name):
     for cls, folder in (
-        (MSCKEHyperParams, HPARAMS / "MSCKE"),
-        (MSCKETrainingHyperParams, HPARAMS / "TRAINING/MSCKE"),
+        (MSCKEHyperParams, "MSCKE"),
+        (MSCKETrainingHyperParams, "TRAINING/MSCKE"),
     ):
-        hparams = cls.from_hparams(folder / name)
-        assert hparams == cls.from_hparams(str(folder / f"{name}.yaml"))
+        hparams = cls.from_hparams(f"{folder}/{name}")
+        assert hparams == cls.from_hparams(HPARAMS / folder / name)
+        assert hparams == cls.from_hparams(str(HPARAMS / folder / f"{name}.yaml"))
+        assert hparams == cls.from_hparams(f"MSCKE/{name}")
         assert hparams.model_name == name and hparams.threshold == 0.5
         assert isinstance(hparams.scope, ScopeConfig) and hparams.to_dict()["scope"]["fusion"]
 
 
 def test_the_released_values_are_in_the_files_of_the_released_backbones():
-    blip2 = MSCKETrainingHyperParams.from_hparams(HPARAMS / "TRAINING/MSCKE/blip2")
+    blip2 = MSCKETrainingHyperParams.from_hparams("TRAINING/MSCKE/blip2")
     assert (blip2.lr, blip2.opt, blip2.batch_size, blip2.max_iters) == (1e-5, "Adam", 1, 50000)
     assert (blip2.cls_loss, blip2.igen_loss, blip2.iloc_loss, blip2.cedit) == (1, 1, 1, 0.1)
     assert (blip2.scope.encoder, blip2.scope.similarity) == ("ViT-L-14", "exp-squared-distance")
-    minigpt4 = MSCKETrainingHyperParams.from_hparams(HPARAMS / "TRAINING/MSCKE/minigpt4")
+    minigpt4 = MSCKETrainingHyperParams.from_hparams("MSCKE/minigpt4")
     assert minigpt4.max_iters == 20000
 
 
@@ -80,7 +82,7 @@ def test_unknown_and_missing_keys_are_errors_with_the_nearest_name(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"threshold": 1.5}, "0 to 1"),
+        ({"threshold": 1.5}, "at most 1"),
         ({"opt": "Adm"}, "Adam"),
         ({"train": "scop"}, "scope"),
         ({"batch_size": 0}, "at least 1"),
