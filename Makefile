@@ -11,6 +11,7 @@
 # make classifiers  retrain the scope classifiers of MSCKE's tables 2 and 3 into runs/classifiers
 
 BIN := .venv/bin
+RECIPE := $(BIN)/python -m easyedit_mm_plugins.recipes
 # One thread a process: the models are small, and two processes use two cores better than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -50,24 +51,24 @@ standing: .venv/.installed
 	@$(BIN)/easyedit-mm compare experiment=grid
 	@$(BIN)/easyedit-mm report runs/grid --out docs/standing --title "Standing" --cases 40
 
-# Two at once, one thread each, then the third, which begins at BLIP-2's vision side; about 90
-# minutes. Stopped training goes on where it was.
+# Two at once, one thread each, then the third, which begins with BLIP-2's vision side; about 90
+# minutes. A stopped training resumes. With --ship a recipe copies its results into the package.
 backbones: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-blip2 --out runs/backbones/scenes-blip2 & \
-	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-llava --out runs/backbones/scenes-llava; wait
-	$(BIN)/python -m easyedit_mm_plugins.recipes.backbone scenes-minigpt4 --vision-from runs/backbones/scenes-blip2 --steps 3000 --out runs/backbones/scenes-minigpt4
-	@echo "Trained into runs/backbones; copy a folder (without checkpoint/) over easyedit_mm_plugins/assets to ship it."
+	$(RECIPE) backbone scenes-blip2 --out runs/backbones & \
+	$(RECIPE) backbone scenes-llava --out runs/backbones; wait
+	$(RECIPE) backbone scenes-minigpt4 --vision-from runs/backbones/scenes-blip2 --steps 3000 --out runs/backbones
 
 editors: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.recipes.mscke --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.recipes.serac --out runs/editors/serac-scenes
-	$(BIN)/python -m easyedit_mm_plugins.recipes.mend --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.recipes.dualedit --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.recipes.dualedit scenes-llava scenes-blip2 --task captions --steps 400 --out runs/editors
-	$(BIN)/python -m easyedit_mm_plugins.recipes.visedit --out runs/editors
+	$(RECIPE) mscke --out runs/editors
+	$(RECIPE) serac-classifier --out runs/editors
+	$(RECIPE) mend --out runs/editors
+	$(RECIPE) mscke-mend --out runs/editors
+	$(RECIPE) dualedit --out runs/editors
+	$(RECIPE) dualedit scenes-llava scenes-blip2 --data scenes-eic --steps 400 --out runs/editors
+	$(RECIPE) visedit --out runs/editors
 
 classifiers: .venv/.installed
-	$(BIN)/python -m easyedit_mm_plugins.papers.train_classifiers --out runs/classifiers
+	$(RECIPE) classifiers --out runs/classifiers
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -1,68 +1,27 @@
-"""Scope classifiers for the tables about them: the shipped ones, or trained here."""
+"""Scope classifiers for MSCKE's tables 2 and 3, and their comparison case by case."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import CheckpointError, ConfigError
-from ..core.shipped import ASSETS, HPARAMS
-from ..data import EditRecord, load_records
-from ..methods.mscke import MSCKE, MSCKETrainer, MSCKETrainingHyperParams, ScopeClassifier
+from ..core.files import read_json, write_json
+from ..methods.mscke import MSCKE, ScopeClassifier
+from ..recipes.classifiers import SHIPPED, Variant, load_classifier, train_classifier
+from ..recipes.job import HELD_BACK, Data, finished, is_embedded
 from . import ExperimentSettings
+from .scope_study import difference
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-
-LOG = logging.getLogger(__name__)
-TRAINING = HPARAMS / "TRAINING/MSCKE"
-SHIPPED = ASSETS / "scopes-scenes"
-HELD_BACK = 300  # training records that choose the best state
-# Of the embedded classifiers; real ones are trained as their hparams file says. Few steps: what
-# is compared is how far each gets with the same means.
-SCENES_RECIPE: dict[str, Any] = {
-    "max_iters": 300,
-    "val_interval": 100,
-    "val_steps": HELD_BACK,
-    "early_stop_key": "scope/balanced",
-}
-Data = tuple[Sequence[EditRecord], Sequence[EditRecord]]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A classifier that differs from others by its fusion and encoder alone.
-
-    Attributes:
-        fusion: eq. 6-7, as in ``scope.fusion``.
-        size: "small" or "large": ViT-B/32 or ViT-L/14, on scenes the two embedded CLIPs.
-    """
-
-    fusion: str
-    size: str = "small"
-
-    @property
-    def name(self) -> str:
-        """As its folder is called."""
-        return f"{self.fusion}-{self.size}"
-
-    def encoder(self, embedded: bool) -> tuple[str, str | None]:
-        """``scope.encoder`` and ``scope.pretrained``."""
-        if embedded:
-            return {"small": "scenes-clip", "large": "scenes-clip-large"}[self.size], None
-        return {"small": "ViT-B-32", "large": "ViT-L-14"}[self.size], "openai"
-
-
-def is_scenes(backbone: Backbone) -> bool:
-    """Whether the embedded encoders serve this backbone's benchmark."""
-    return backbone.name.startswith("scenes-")
+    from ..evaluation import RunFolder
 
 
 def training_records(settings: ExperimentSettings) -> Data:
-    """Records to train on, and those held back to choose the best state.
+    """Records to train on, and those held back to choose the best checkpoint.
 
     For a JSON file of test records these are in the file beside it whose name says "train".
 
@@ -78,95 +37,97 @@ def training_records(settings: ExperimentSettings) -> Data:
                 f"no training records beside {path}",
                 remedy="call the files test_data.json and train_data.json, as released",
             )
-    found = load_records(
-        data, split=split, images=settings.images, extra=True, allow_outside=settings.allow_outside
-    ).records
+    found = settings.records(None, data=data, split=split, extra=True).records
     if len(found) < 2:
         raise ConfigError(f"{data} holds {len(found)} records, too few to train on")
     held_back = min(HELD_BACK, len(found) // 2)
-    # The fields that the release's data has; the others cost two more pictures a record.
-    plain = [replace(r, image_rephrase=(), image_loc=()) for r in found]
-    return plain[:-held_back], plain[-held_back:]
-
-
-def trained_folder(settings: ExperimentSettings, name: str) -> Path:
-    """Where a classifier that is trained for a table lies."""
-    return settings.out / "trained" / name
+    return found[:-held_back], found[-held_back:]
 
 
 def find_classifier(
-    variant: Variant, backbone: Backbone, settings: ExperimentSettings
+    variant: Variant,
+    backbone: Backbone,
+    settings: ExperimentSettings,
+    name: str = "",
+    **changes: Any,
 ) -> ScopeClassifier:
-    """The variant's classifier: trained here with ``settings.train`` (or before), else shipped.
+    """A classifier: trained here with ``settings.train`` (or before), else shipped.
+
+    Args:
+        name: what it is called, if not as the variant.
+        changes: of its training settings.
 
     Raises:
         CheckpointError: none is shipped, and ``train`` is not set.
     """
-    folder = trained_folder(settings, variant.name)
+    name = name or variant.name
+    folder = settings.out / "trained" / name
     if settings.train:
-        return train_classifier(variant, backbone, folder, settings)
-    shipped = SHIPPED / variant.name
-    for place in (folder / "scope", shipped):
-        if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
+        records = lambda: training_records(settings)  # noqa: E731
+        return train_classifier(variant, backbone, folder, records, **changes)
+    for place in (folder / "scope", *([SHIPPED / name] if is_embedded(backbone.name) else [])):
+        if finished(place):
             return load_classifier(place, backbone)
     raise CheckpointError(
-        f"no classifier {variant.name} for {backbone.name} is shipped or in {folder}",
+        f"no classifier {name} for {backbone.name} is shipped or in {folder}",
         remedy="add --train",
     )
 
 
-def train_classifier(
-    variant: Variant,
-    backbone: Backbone,
-    folder: Path,
-    settings: ExperimentSettings,
-    data: Data | None = None,
-    **changes: Any,
-) -> ScopeClassifier:
-    """Train the variant's classifier in ``folder``; what is finished there is only loaded.
+def shipped_editor(backbone: Backbone, method: str = "mscke") -> MSCKE:
+    """The editor whose counterfactual model answers: shipped, or the archive of its settings.
 
-    Every variant gets the same records, steps and seed. The encoder is fine-tuned along, as in
-    the paper (section 3.3), at the share of the learning rate that the hparams file says.
+    Raises:
+        CheckpointError: neither is there. BridgeError, UnknownNameError: it cannot be made.
     """
-    scope = folder / "scope"
-    if (scope / "config.json").is_file():
-        return load_classifier(scope, backbone)
-    embedded = is_scenes(backbone)
-    hparams = MSCKETrainingHyperParams.from_hparams(TRAINING / backbone.name)
-    encoder, pretrained = variant.encoder(embedded)
-    place = _scenes_encoder(encoder, folder.parent) if embedded else encoder
-    config = replace(hparams.scope, encoder=place, pretrained=pretrained, fusion=variant.fusion)
-    recipe = {**(SCENES_RECIPE if embedded else {}), **changes}
-    if variant.fusion == "text":  # the same words about another picture look the same to it
-        recipe["batch_negatives"] = 0.0
-    hparams = hparams.replace(train="scope", scope=config, device=settings.device, **recipe)
-    import torch
+    from ..methods import factory
 
-    torch.manual_seed(hparams.seed)
-    editor = MSCKE.from_config(backbone, hparams.scope, hparams.counterfactual)
-    LOG.info("training the classifier %s", variant.name)
-    records = data or training_records(settings)
-    MSCKETrainer(editor, *records, hparams, folder / "run").run()
-    editor.scope.config.encoder = encoder
-    editor.scope.save_pretrained(scope)
-    return load_classifier(scope, backbone)
+    return factory.make_editor(method, backbone)
 
 
-def load_classifier(folder: Path, backbone: Backbone) -> ScopeClassifier:
-    """A saved classifier. One that was just trained is loaded too: weights are stored in fp16,
-    and a run that goes on must find the very same ones."""
-    return ScopeClassifier.from_pretrained(folder).to(backbone.device)
+@dataclass(frozen=True)
+class Gap:
+    """Mean difference between two rows over the cases of both, with its 95 % interval."""
+
+    about: Mapping[str, Any]
+    difference: float
+    interval: Sequence[float]
+
+    @classmethod
+    def between(
+        cls, left: Sequence[float | None], right: Sequence[float | None], /, **about: Any
+    ) -> Gap:
+        """The gap ``left - right`` of two values for each case, in the same order."""
+        return cls(about, *difference(left, right))
+
+    def text(self, about: str) -> str:
+        """In a note below the table."""
+        low, high = self.interval
+        return f"{about} {self.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    def summary(self) -> dict[str, Any]:
+        """In ``summary.json``."""
+        return {**self.about, "difference": self.difference, "interval": self.interval}
 
 
-def _scenes_encoder(name: str, folder: Path) -> str:
-    """Where the pre-trained encoder lies; the larger one is pre-trained when it is needed."""
-    from ..methods.mscke.encoder import load_encoder
-    from ..recipes.scenes_clip import pretrain
+def specificity(run: RunFolder, backbone: str, row: str) -> dict[str, float | None]:
+    """Specificity by case of a row of the run."""
+    return {
+        case.case: case.metrics["specificity"]
+        for case in run.cases
+        if (case.method, case.backbone) == (row, backbone)
+    }
 
-    for place in (ASSETS / name, folder / name):
-        if (place / "config.json").is_file():
-            return str(place)
-    LOG.info("pre-training the encoder %s", name)
-    small = load_encoder("scenes-clip", None)
-    pretrain(folder / name, name=name, text_from=small, vision_steps=400, text_steps=500)
-    return str(folder / name)
+
+def common(
+    first: Mapping[str, float | None], second: Mapping[str, float | None]
+) -> tuple[list[float | None], list[float | None]]:
+    """The values of the cases that are in both."""
+    cases = [case for case in first if case in second]
+    return [first[case] for case in cases], [second[case] for case in cases]
+
+
+def add_to_summary(run: RunFolder, **values: Any) -> None:
+    """Add ``values`` to the run's ``summary.json``."""
+    path = Path(run.path) / "summary.json"
+    write_json(path, {**read_json(path), **values})

@@ -11,20 +11,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..backbones import check_backbones
 from ..core.console import CONSOLE, progress_bars
-from ..core.environment import hardware_line
 from ..core.shipped import ASSETS
-from ..data import Records, load_records
+from ..data import Records
 from ..evaluation import Protocol, RunFolder, evaluate
-from ..evaluation.grid import open_run
 from ..evaluation.metrics import EVQA
-from ..evaluation.tables import PROTOCOL_TEXT
 from ..methods.dualedit import DualEdit
+from ..methods.training_run import training_settings
 from . import ExperimentSettings, published
 from .dualedit_table2 import papers_data, protocol_for
 from .dualedit_variants import HELD_BACK, RECIPE, RECORDS, Layers, Variants
-from .tables import Block, Line, block_title, is_embedded, papers_name, write_table
+from .tables import (
+    INTERVAL,
+    Block,
+    Line,
+    Table,
+    block_title,
+    is_embedded,
+    is_papers_own,
+    paper_notes,
+    protocol_note,
+    protocol_of,
+    run_note,
+)
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -68,7 +77,7 @@ def table1(settings: ExperimentSettings) -> None:
 
     def rows(backbone: Backbone) -> list[Row]:
         count = len(backbone.layers)
-        if not is_embedded(backbone.name):
+        if is_papers_own(backbone.name):
             return [Row(layers, False, layers) for layers in TABLE1]
         found = [Row(Layers(k, None), False) for k in SWEEP["text"]]
         found += [Row(Layers(None, k), False) for k in SWEEP["visual"]]
@@ -116,32 +125,15 @@ def measure(
     shipped: bool = True,
 ) -> tuple[RunFolder, dict[str, list[Row]]]:
     """The run, and by backbone its rows; variants are trained when their turn comes."""
-    names = settings.backbones or ["scenes-llava"]
-    check_backbones(*names)
-    from ..backbones import load_backbone
-
+    names = settings.names(["scenes-llava"])
     data = "scenes-evqa" if settings.data == "scenes" else settings.data
-    records = load_records(
-        data,
-        images=settings.images,
-        limit=settings.limit or CASES,
-        suite="evqa",
-        allow_outside=settings.allow_outside,
-    )
+    records = settings.records(settings.limit or CASES, data=data, suite="evqa")
     protocol = protocol_for(data, names, settings.protocol)
-    execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
-    run = open_run(
-        settings.out,
-        records,
-        protocol,
-        suite="evqa",
-        execution=execution,
-        overwrite=settings.overwrite,
-    )
+    run = settings.open_run(records, protocol, suite="evqa")
     plan = {}
     with progress_bars() as bar:
         for name in names:
-            backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
+            backbone = settings.load_backbone(name)
             variants = Variants(settings, backbone, data)
             makers: dict[str, Callable[[], DualEdit]] = {}
             plan[backbone.name] = wanted = rows(backbone)
@@ -198,24 +190,19 @@ def _table(
         data = papers_data((run.config.get("dataset") or {}).get("name", ""))
         lines = []
         for row in wanted:
-            printed = _printed(table, row, data)
-            measured = found.get(row.name, {})
             label = row.label
             if row.printed is not None and row.printed != row.layers:
                 label += f" (paper: {_both(row.printed)})"
-            lines.append(
-                Line(label, measured.get("metrics", {}), measured.get("intervals", {}), printed)
-            )
+            lines.append(Line.of(label, found.get(row.name), _printed(table, row, data)))
         for name, label in (
             ("dualedit/trained-to-the-end-no-gate", "shipped editor, trained to the end, no gate"),
             ("dualedit/trained-to-the-end", "shipped editor, trained to the end, its gate"),
         ):
             if name in found:
-                lines.append(Line(label, found[name]["metrics"], found[name]["intervals"]))
-        title_ = f"{block_title(backbone, printed=papers_name(backbone) is not None)}"
-        blocks.append(Block(title_, lines))
-    below = [*notes(run), *(f"The paper: {note}" for note in published.notes(table))]
-    write_table(settings.out, title, EVQA.columns, blocks, below, first="layers")
+                lines.append(Line.of(label, found[name]))
+        blocks.append(Block(block_title(backbone), lines))
+    below = [*notes(run), *paper_notes(table)]
+    Table(title, EVQA.columns, blocks, below, first="layers").write(settings.out)
 
 
 def _both(layers: Layers) -> str:
@@ -243,19 +230,16 @@ def _shipped(settings: ExperimentSettings, backbone: Backbone) -> Path | None:
 
 def _shipped_layers(backbone: Backbone) -> Layers | None:
     """Of the training file that the shipped editor comes from."""
-    from ..methods.training_run import training_settings
-
     settings = training_settings("dualedit", backbone.name)
     by_tokens = {adapter.tokens: adapter.layer for adapter in settings.adapters}
     return Layers(by_tokens.get("text"), by_tokens.get("visual"))
 
 
 def notes(run: RunFolder) -> list[str]:
-    rows = run.rows()
-    name = (run.config.get("protocol") or {}).get("name", "")
+    """How the numbers were measured."""
     return [
-        f"Percent, mean over {rows[0]['n']} cases; in brackets the 95 % bootstrap interval.",
-        f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.",
+        f"Percent, mean over {run.rows()[0]['n']} cases; {INTERVAL}.",
+        protocol_note(protocol_of(run)),
         f"On embedded backbones every variant is trained anew and alike: {RECIPE['max_iters']} "
         f"steps of {RECIPE['batch_size']} of the same {RECORDS} training records, without a gate, "
         "far shorter than the shipped editor, whose rows say so. The gate of eq. 4 (prompt's last "
@@ -263,5 +247,5 @@ def notes(run: RunFolder) -> list[str]:
         "records held back.",
         "Embedded decoders have 8 layers, counted from 0; the paper's, of 32, stand beside the "
         "layer at the same depth.",
-        f"Run: {run.path}; {hardware_line(run.environment())}.",
+        run_note(run.path, run.environment()),
     ]

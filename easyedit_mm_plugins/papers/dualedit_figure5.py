@@ -9,7 +9,7 @@ from . import ExperimentSettings, published
 from .dualedit_ablations import SWEEP, Row, measure, notes
 from .dualedit_variants import Layers
 from .plots import draw, write_csv
-from .tables import Block, Line, block_title, is_embedded, write_table
+from .tables import Block, Line, Table, block_title, is_papers_own
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -26,7 +26,7 @@ def figure5(settings: ExperimentSettings) -> None:
     """
 
     def rows(backbone: Backbone) -> list[Row]:
-        if not is_embedded(backbone.name):
+        if is_papers_own(backbone.name):
             return [Row(Layers(t, v), False) for t in PAPERS for v in PAPERS]
         return [Row(Layers(t, v), False) for t in SWEEP["text"] for v in SWEEP["visual"]]
 
@@ -60,7 +60,7 @@ def figure5(settings: ExperimentSettings) -> None:
     )
     title = "DualEdit, figure 5: reliability by layers"
     further = [f"The paper (of 32 layers): {printed}."]
-    write_table(settings.out, title, metrics, blocks, [*notes(run), *further], first="layer")
+    Table(title, metrics, blocks, [*notes(run), *further], first="layer").write(settings.out)
 
 
 def _paint(figure: Any, axes: Any, name: str, grid: list, visual: list, text: list) -> None:

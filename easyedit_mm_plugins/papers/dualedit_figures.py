@@ -9,17 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..backbones import check_backbones
 from ..core.console import CONSOLE
-from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
-from ..data import EditRecord, load_records
+from ..data import EditRecord
 from ..evaluation import run_files
 from ..evaluation.results import records_identity
 from . import ExperimentSettings
 from .plots import draw, write_csv
-from .run_folder import open_folder
-from .tables import Block, Line, is_embedded, write_table
+from .tables import Block, Line, Table, run_note, with_kind
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -59,7 +56,6 @@ def figure1(settings: ExperimentSettings) -> None:
             size=(6, 4),
         )
     _layers_table(
-        settings,
         out,
         "DualEdit, figure 1: attention received, percent",
         {n: {k: [100 * v for v in s] for k, s in f["series"].items()} for n, f in found.items()},
@@ -101,7 +97,6 @@ def figure2(settings: ExperimentSettings) -> None:
             columns=3,
         )
     _layers_table(
-        settings,
         out,
         "DualEdit, figure 2: KL of the output under noise of sigma 1",
         {n: {t: v for t, s, v in f["kl"] if s == 1.0} for n, f in found.items()},
@@ -163,40 +158,32 @@ def figure4(settings: ExperimentSettings) -> None:
                      "threshold": 100 * s["threshold"]})
             for t, s in facts["tokens"].items()
         ]  # fmt: skip
-        blocks.append(Block(f"{_where(name)}, layer {facts['layer']}", lines))
+        blocks.append(Block(f"{with_kind(name)}, layer {facts['layer']}", lines))
     notes = [
         "Percent; the threshold (cosine times 100) is the one of highest balanced accuracy.",
         "Edited: rephrasings and redrawn images with their edit; unrelated: locality questions.",
         "The paper: only the last token separates the two sides.",
-        _source(out),
+        run_note(out, read_json(out / "env.json")),
     ]
     metrics = ("roc_area", "balanced_accuracy", "threshold")
     title = "DualEdit, figure 4: similarity with the edit by kind of token"
-    write_table(out, title, metrics, blocks, notes, decimals=2, first="tokens")
+    Table(title, metrics, blocks, notes, decimals=2, first="tokens").write(out)
 
 
 def _run(
     settings: ExperimentSettings, config: dict[str, Any], measure: Measure
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The run folder, and what ``measure`` found by backbone; finished backbones are kept."""
-    names = settings.backbones or ["scenes-llava"]
-    check_backbones(*names)
-    from ..backbones import load_backbone
-
-    records = load_records(
-        settings.data,
-        images=settings.images,
-        limit=settings.limit or SAMPLES,
-        allow_outside=settings.allow_outside,
-    )
+    names = settings.names(["scenes-llava"])
+    records = settings.records(settings.limit or SAMPLES)
     config = {"dataset": records_identity(records), **config}
-    out = open_folder(settings, config, ("facts.json", *_pictures(settings.out)))
+    out = settings.open_folder(config, ("facts.json", *_pictures(settings.out)))
     path = out / "facts.json"
     found = read_json(path) if path.is_file() else {}
     for name in names:
         if name in found:
             continue
-        backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
+        backbone = settings.load_backbone(name)
         with CONSOLE.status(f"{name} ..."):
             found[backbone.name] = measure(backbone, records.records)
         write_json(path, found)
@@ -208,16 +195,7 @@ def _pictures(out: Path) -> list[str]:
     return [p.name for p in out.glob("figure*.*")] if out.is_dir() else []
 
 
-def _where(name: str) -> str:
-    return f"{name} (embedded)" if is_embedded(name) else name
-
-
-def _source(out: Path) -> str:
-    return f"Run: {out}; {hardware_line(read_json(out / 'env.json'))}."
-
-
 def _layers_table(
-    settings: ExperimentSettings,
     out: Path,
     title: str,
     found: dict[str, dict[str, list[float]]],
@@ -225,7 +203,7 @@ def _layers_table(
 ) -> None:
     blocks = [
         Block(
-            _where(name),
+            with_kind(name),
             [
                 Line(f"layer {k}", dict(zip(series, values, strict=True)))
                 for k, values in enumerate(zip(*series.values(), strict=True))
@@ -234,4 +212,5 @@ def _layers_table(
         for name, series in found.items()
     ]
     metrics = list(next(iter(found.values())))
-    write_table(out, title, metrics, blocks, [*notes, _source(out)], decimals=3, first="layer")
+    notes = [*notes, run_note(out, read_json(out / "env.json"))]
+    Table(title, metrics, blocks, notes, decimals=3, first="layer").write(out)

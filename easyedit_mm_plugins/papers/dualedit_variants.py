@@ -17,7 +17,6 @@ import torch
 
 from ..core.errors import CheckpointError
 from ..core.files import digest, write_json
-from ..data import load_records
 from ..methods.dualedit import DualEdit, DualEditConfig, DualEditTrainer
 from ..methods.dualedit.calibration import calibrate
 from ..methods.dualedit.config import GateConfig
@@ -98,7 +97,7 @@ class Variants:
     def __init__(self, settings: ExperimentSettings, backbone: Backbone, data: str) -> None:
         self.root = settings.out.parent / "dualedit-variants" / backbone.name
         self.backbone, self.data = backbone, data
-        self.images = {"images": settings.images, "allow_outside": settings.allow_outside}
+        self.settings = settings
         self.hparams = training_settings("dualedit", backbone.name)
         if is_embedded(backbone.name):
             self.hparams = self.hparams.replace(**RECIPE)
@@ -134,10 +133,9 @@ class Variants:
         """Training records, and those held back; the same for every variant."""
         if self._records is None:
             limit = RECORDS + HELD_BACK
-            loaded = load_records(self.data, split="train", limit=limit, **self.images)
-            held_back = min(HELD_BACK, len(loaded.records) // 2)
-            cut = len(loaded.records) - held_back
-            self._records = loaded.records[:cut], loaded.records[cut:]
+            found = self.settings.records(limit, data=self.data, split="train").records
+            cut = len(found) - min(HELD_BACK, len(found) // 2)
+            self._records = found[:cut], found[cut:]
         return self._records
 
     def _given(self, layers: Layers) -> DualEdit:

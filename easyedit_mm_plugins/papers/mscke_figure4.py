@@ -8,24 +8,22 @@ numbers.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from ..backbones import check_backbones
 from ..core.console import CONSOLE, progress_bars
-from ..core.environment import hardware_line
 from ..core.errors import BridgeError, CheckpointError, UnknownNameError
-from ..core.files import atomic_path, read_json, write_json, write_text
-from ..data import EditRecord, Question, load_records
+from ..core.files import read_json, write_json
+from ..data import EditRecord, Question
 from ..evaluation import run_files
 from ..evaluation.results import records_identity
 from . import ExperimentSettings
-from .run_folder import open_folder
+from .plots import draw, write_csv
 from .scope_study import ScoredCase, ScoreFile, Task, accuracy, visual_task
-from .tables import Block, Line, is_embedded, write_table
+from .tables import INTERVAL, Block, Line, Table, run_note, with_kind
 
 TITLE = "MSCKE, figure 4: scope accuracy of the multimodal and of a text classifier"
 METHODS = {"mscke": "MSCKE's scope classifier", "serac": "SERAC's classifier"}
@@ -34,10 +32,11 @@ METRICS = ("scope_accuracy", "in_scope", "out_of_scope")
 
 def text_task(record: EditRecord) -> Task:
     """The edit and its rephrase without the picture; the locality question."""
-    return _blind(record.edit), [_blind(q) for q in record.rephrase], record.text_loc
+    rephrased = [_without_picture(q) for q in record.rephrase]
+    return _without_picture(record.edit), rephrased, record.text_loc
 
 
-def _blind(question: Question) -> Question:
+def _without_picture(question: Question) -> Question:
     return replace(question, image=None)
 
 
@@ -52,27 +51,19 @@ def run(settings: ExperimentSettings) -> None:
         CheckpointError: no MSCKE editor for the backbone.
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
-    name = (settings.backbones or ["scenes-blip2"])[0]
-    check_backbones(name)
-    from ..backbones import load_backbone
-    from ..methods.factory import make_editor
+    from ..methods import factory
 
-    records = load_records(
-        settings.data,
-        images=settings.images,
-        limit=settings.limit,
-        extra=True,
-        allow_outside=settings.allow_outside,
-    )
+    name = settings.names(["scenes-blip2"])[0]
+    records = settings.records(settings.limit, extra=True)
     config = {"dataset": records_identity(records), "backbone": name}
-    out = open_folder(settings, config, ("scores.jsonl", "figure4.png", "figure4.csv"))
+    out = settings.open_folder(config, ("scores.jsonl", "figure4.png", "figure4.csv"))
     scores = ScoreFile(out / "scores.jsonl")
-    backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
+    backbone = settings.load_backbone(name)
     left_out: dict[str, str] = {}
     with progress_bars() as bar:
         for method in METHODS:
             try:
-                editor = make_editor(method, backbone)
+                editor = factory.make_editor(method, backbone)
             except (BridgeError, UnknownNameError, CheckpointError) as error:
                 if method == "mscke":
                     raise
@@ -115,79 +106,59 @@ def write(out: Path, scores: ScoreFile, backbone: str, left_out: dict[str, str])
             if (method, task) not in found:
                 lines.append(Line(label, note=left_out.get(method, "")))
                 continue
-            values, bounds = accuracy(found[method, task])
-            names = dict(zip(METRICS, ("balanced", "in", "out"), strict=True))
-            values = {name: values[key] for name, key in names.items()}
-            bounds = {name: bounds[key] for name, key in names.items()}
+            values, bounds = (
+                dict(zip(METRICS, (side["balanced"], side["in"], side["out"]), strict=True))
+                for side in accuracy(found[method, task])
+            )
             lines.append(Line(label, values, bounds))
             rows.append(
                 {"method": method, "backbone": backbone, "task": task, "values": values}
                 | {"intervals": bounds, "confusion": confusion(found[method, task])}
                 | {"cases": len(found[method, task])}
             )
-        where = f"{backbone} (embedded)" if is_embedded(backbone) else backbone
-        blocks.append(Block(f"{task}, {where}", lines))
+        blocks.append(Block(f"{task}, {with_kind(backbone)}", lines))
     write_json(out / "summary.json", {"format": run_files.FORMAT, "figure": rows})
-    write_text(out / "figure4.csv", _csv(counts))
-    drawn = _draw(out / "figure4.png", counts)
-    environment = read_json(out / "env.json")
+    header = ["classifier", "task", "truth", "decided", "count", "share_of_truth"]
+    cells = [
+        (*key, truth, decided, count, f"{count / sum(row):.4f}" if sum(row) else "")
+        for key, matrix in counts.items()
+        for truth, row in zip(("in", "out"), matrix, strict=True)
+        for decided, count in zip(("in", "out"), row, strict=True)
+    ]
+    write_csv(out / "figure4.csv", header, cells)
+    methods = [m for m in METHODS if any(m == key[0] for key in counts)]
+    shown = list(product(methods, TASKS))
+
+    def paint(_: Any, axes: Sequence[Any]) -> None:
+        for place, key in zip(axes, shown, strict=True):
+            _paint(place, f"{METHODS[key[0]]}\n{key[1]}", counts[key])
+
+    size = (3.3 * len(TASKS) + 0.6, 3.2 * len(methods) + 0.5)
+    drawn = draw(out / "figure4.png", paint, size=size, rows=len(methods), columns=len(TASKS))
     notes = [
-        "Percent of right decisions at 0.5, mean over cases; in brackets the 95 % bootstrap "
-        "interval; scope accuracy is the mean of both sides.",
+        f"Percent of right decisions at 0.5, mean over cases; {INTERVAL}; scope accuracy is the "
+        "mean of both sides.",
         "Text: the edit without its picture; the rephrase is in scope, text-only locality is not. "
         "Text and image: all questions in and out of visual scope, on the edit's picture. Hard "
         "pairs: the benchmark's own question on each side, without further ones.",
         "The paper draws this figure without numbers: both classifiers right on text, SERAC's "
         "taking most text-image questions for in scope.",
-        f"Run: {out}; {hardware_line(environment)}.",
+        run_note(out, read_json(out / "env.json")),
     ]
-    write_table(out, TITLE, METRICS, blocks, notes, first="classifier")
+    Table(TITLE, METRICS, blocks, notes, first="classifier").write(out)
     CONSOLE.print(f"{'picture: ' + str(drawn) if drawn else 'no picture'}", markup=False)
 
 
-def _csv(counts: dict[tuple[str, str], list[list[int]]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["classifier", "task", "truth", "decided", "count", "share_of_truth"])
-    for (method, task), matrix in counts.items():
-        for truth, row in zip(("in", "out"), matrix, strict=True):
-            for decided, count in zip(("in", "out"), row, strict=True):
-                share = f"{count / sum(row):.4f}" if sum(row) else ""
-                writer.writerow([method, task, truth, decided, count, share])
-    return text.getvalue()
-
-
-def _draw(path: Path, counts: dict[tuple[str, str], list[list[int]]]) -> Path | None:
-    """One matrix a classifier and task; ``None`` where matplotlib is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        CONSOLE.print("[yellow]note[/] no picture: matplotlib is not installed")
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    methods = [m for m in METHODS if any(m == key[0] for key in counts)]
-    size = (3.3 * len(TASKS) + 0.6, 3.2 * len(methods) + 0.5)
-    figure, grid = pyplot.subplots(
-        len(methods), len(TASKS), figsize=size, dpi=130, squeeze=False, layout="constrained"
-    )
-    for row, method in zip(grid, methods, strict=True):
-        for axes, task in zip(row, TASKS, strict=True):
-            matrix = counts[method, task]
-            shares = [[100 * n / max(1, sum(line)) for n in line] for line in matrix]
-            axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-            axes.set_title(f"{METHODS[method]}\n{task}", fontsize=10)
-            axes.set_xticks((0, 1), ("in scope", "out of scope"), fontsize=8)
-            axes.set_yticks((0, 1), ("in scope", "out of scope"), fontsize=8)
-            axes.set_xlabel("decided", fontsize=8)
-            axes.set_ylabel("truth", fontsize=8)
-            for i in range(2):
-                for j in range(2):
-                    ink = "white" if shares[i][j] > 55 else "black"
-                    text = f"{shares[i][j]:.1f} %\n{matrix[i][j]}"
-                    axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-    pyplot.close(figure)
-    return path
+def _paint(axes: Any, title: str, matrix: Sequence[Sequence[int]]) -> None:
+    """One matrix: share of each true side in percent, and counts."""
+    shares = [[100 * n / max(1, sum(line)) for n in line] for line in matrix]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks((0, 1), ("in scope", "out of scope"), fontsize=8)
+    axes.set_yticks((0, 1), ("in scope", "out of scope"), fontsize=8)
+    axes.set_xlabel("decided", fontsize=8)
+    axes.set_ylabel("truth", fontsize=8)
+    for i, j in product(range(2), range(2)):
+        ink = "white" if shares[i][j] > 55 else "black"
+        text = f"{shares[i][j]:.1f} %\n{matrix[i][j]}"
+        axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=9)

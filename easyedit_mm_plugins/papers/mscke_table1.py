@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.distributed import Ranks
-from ..core.environment import hardware_line
-from ..evaluation import Protocol, RunFolder
-from ..evaluation.grid import BackboneSpec, DataSpec, Grid, MethodSpec
+from ..evaluation import RunFolder
+from ..evaluation.grid import Grid
 from ..evaluation.runner import run_grid
-from ..evaluation.tables import PROTOCOL_TEXT
-from . import EMBEDDED, ExperimentSettings, published
-from .tables import Block, Line, block_title, is_embedded, papers_name, write_table
+from ..recipes.job import embedded_backbones
+from . import ExperimentSettings, published
+from .tables import (
+    INTERVAL,
+    Block,
+    Table,
+    block_title,
+    method_label,
+    method_lines,
+    paper_notes,
+    papers_name,
+    protocol_note,
+    protocol_of,
+    run_note,
+)
 
 TABLE = "mscke-table1"
-METHODS = {  # in the paper's order, behind the model as it is
-    "unedited": "unedited",
-    "ft-llm": "FT-LLM",
-    "ft-visual": "FT-Visual",
-    "ike": "IKE",
-    "serac": "SERAC",
-    "mscke": "MSCKE",
-    "mend": "MEND",
-    "mscke-mend": "MSCKE-MEND",
-}
+# In the paper's order, after the unedited model.
+METHODS = ("unedited", "ft-llm", "ft-visual", "ike", "serac", "mscke", "mend", "mscke-mend")
 METRICS = ("reliability", "locality", "generality", "specificity")
-CASES = 500  # of the scenes; of other data all
+CASES = 500
 
 
 def run(settings: ExperimentSettings) -> None:
@@ -35,84 +39,50 @@ def run(settings: ExperimentSettings) -> None:
         UnknownNameError, DataError, RunError: as :func:`run_grid`. TrainingError: with ``train``.
     """
     plan = grid(settings)
+    labels = [backbone.label for backbone in plan.backbones]
     if settings.train:
-        from ..recipes.editors import train_editors
-
-        labels = [backbone.label for backbone in plan.backbones]
-        folders = train_editors(settings.out / "trained", plan.methods, labels)
-        plan.specs = {
-            backbone: {m: MethodSpec(m, folder=folder) for m, folder in found.items()}
-            for backbone, found in folders.items()
-        }
+        plan.specs = settings.trained(plan.methods, labels)
     run = run_grid(plan, settings.out, overwrite=settings.overwrite)
     if Ranks.here().first:
-        write(run, [backbone.label for backbone in plan.backbones])
+        write(run, labels)
 
 
 def grid(settings: ExperimentSettings) -> Grid:
     """What is to be measured."""
-    scenes = settings.data.startswith("scenes")
-    backbones = [
-        BackboneSpec.parse(name, device=settings.device, dtype=settings.dtype)
-        for name in settings.backbones or EMBEDDED
-    ]
-    # The paper's own base models are measured as the paper does it, others as users see them.
-    own = not any(is_embedded(backbone.label) for backbone in backbones)
-    data = DataSpec(
-        "scenes-fgvedit" if settings.data == "scenes" else settings.data,
-        str(settings.images) if settings.images else None,
-        limit=settings.limit or (CASES if scenes else None),
-        allow_outside=settings.allow_outside,
-    )
-    protocol = Protocol(settings.protocol or ("released" if own else "generated"))
+    backbones = settings.backbone_specs(embedded_backbones())
+    name = "scenes-fgvedit" if settings.data == "scenes" else settings.data
+    data = settings.data_spec(name, limit=settings.cases(CASES))
+    protocol = settings.protocol_for([backbone.label for backbone in backbones])
     return Grid([*METHODS], backbones, [data], protocol)
 
 
-def write(run: RunFolder, backbones: list[str]) -> None:
+def write(run: RunFolder, backbones: Sequence[str]) -> None:
     """``table.md`` and the terminal, from a measured run."""
-    rows, missing = run.rows(), run.status.missing()
+    labels = {method: method_label(method) for method in METHODS}
     blocks = []
     for backbone in backbones:
         papers = papers_name(backbone)
-        lines = [
-            _line(method, label, [r for r in rows if r["backbone"] == backbone], papers)
-            for method, label in METHODS.items()
-        ]
-        reasons = {m["method"]: m["reason"] for m in missing if m["backbone"] == backbone}
-        lines = [
-            Line(line.label, line.values, line.intervals, line.paper, reasons.get(method, ""))
-            for line, method in zip(lines, METHODS, strict=True)
-        ]
+        lines = method_lines(
+            run,
+            backbone,
+            labels,
+            lambda m, b=papers: published.printed(TABLE, backbone=b, method=m),
+        )
         printed = any(line.paper for line in lines)
         blocks.append(Block(block_title(backbone, printed=printed), lines))
-    write_table(
-        Path(run.path), "MSCKE, table 1: methods and base models", METRICS, blocks, notes(run)
-    )
-
-
-def _line(method: str, label: str, rows: list[dict], papers: str | None) -> Line:
-    printed: dict[str, float | None] = {}
-    if papers is not None and method != "unedited":
-        found = published.find(TABLE, backbone=papers, method=method)
-        printed = {number.metric: number.value for number in found}
-    row = next((r for r in rows if r["method"] == method), None)
-    if row is None:
-        return Line(label, paper=printed)
-    return Line(label, row["metrics"], row["intervals"], printed)
+    title = "MSCKE, table 1: methods and base models"
+    Table(title, METRICS, blocks, notes(run)).write(Path(run.path))
 
 
 def notes(run: RunFolder) -> list[str]:
-    """How the numbers came about."""
-    rows = run.rows()
-    name = (run.config.get("protocol") or {}).get("name", "")
-    counts = sorted({row["n"] for row in rows})
+    """How the numbers were measured."""
+    counts = sorted({row["n"] for row in run.rows()})
     cases = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)]) if counts else "no"
-    environment = run.environment()
     return [
-        f"Percent, mean over {cases} cases; in brackets the 95 % bootstrap interval.",
-        f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.",
+        f"Percent, mean over {cases} cases; {INTERVAL}.",
+        protocol_note(protocol_of(run)),
         "The paper's numbers are of its own base models on FGVEdit (COCO pictures); those of an "
         "embedded backbone are of another model on other data and say how methods compare.",
-        *(f"The paper: {note}" for note in published.notes(TABLE)),
-        f"Run: {run.path}; {hardware_line(environment)}." if environment else f"Run: {run.path}.",
+        *paper_notes(TABLE),
+        run_note(run.path, run.environment()),
     ]

@@ -9,43 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ..backbones import check_backbones
 from ..core.console import progress_bars
-from ..core.environment import hardware_line
 from ..core.errors import BridgeError, CheckpointError, UnknownNameError
-from ..core.files import read_json, write_json
-from ..data import load_records
-from ..evaluation import Protocol, RunFolder, evaluate
-from ..evaluation.grid import open_run
-from ..evaluation.tables import PROTOCOL_TEXT
-from ..methods.mscke import MSCKE, ScopeClassifier
+from ..evaluation import RunFolder, evaluate
+from ..methods.mscke import MSCKE
+from ..recipes.classifiers import RETRAINED, RETRAINED_SEED, Variant
 from . import ExperimentSettings, published
-from .classifiers import (
-    SHIPPED,
-    Variant,
-    find_classifier,
-    is_scenes,
-    load_classifier,
-    train_classifier,
-    trained_folder,
-)
-from .scope_study import difference
+from .classifiers import Gap, add_to_summary, common, find_classifier, shipped_editor, specificity
 from .shared_answers import remember
-from .tables import Block, Line, is_embedded, papers_name, write_table
-
-if TYPE_CHECKING:
-    from ..backbones import Backbone
+from .tables import (
+    INTERVAL,
+    TITLES,
+    Block,
+    Line,
+    Table,
+    is_embedded,
+    method_label,
+    paper_notes,
+    papers_name,
+    protocol_note,
+    protocol_of,
+    run_note,
+)
 
 TABLE = "mscke-table3"
 METRICS = ("reliability", "locality", "generality", "specificity")
-METHODS = {"mscke": "MSCKE", "mscke-mend": "MSCKE-MEND"}
+METHODS = ("mscke", "mscke-mend")
 KINDS = ("transferred", "retrained")
 CASES = 500
-SCENES_VARIANT = Variant("dot-attention")
-RETRAINED, RETRAINED_SEED = "retrained", 1  # its folder and seed
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,11 @@ class Cell:
     def row(self, kind: str) -> str:
         """What its row is called in the run."""
         return f"{self.method}/{kind}"
+
+    @property
+    def label(self) -> str:
+        """In the table."""
+        return f"{method_label(self.method)} on {self.backbone}"
 
 
 def cells(backbones: Sequence[str]) -> list[Cell]:
@@ -77,29 +74,24 @@ def run(settings: ExperimentSettings) -> None:
         CheckpointError: the source's editor or the retrained classifier is missing.
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
-    names = settings.backbones or ["scenes-blip2", "scenes-minigpt4"]
-    check_backbones(*names)
-    from ..backbones import load_backbone
-
-    scenes = settings.data == "scenes"
-    limit = settings.limit or (CASES if scenes else None)
-    records = load_records(
-        settings.data, images=settings.images, limit=limit, allow_outside=settings.allow_outside
-    )
-    own = not any(is_embedded(name) for name in names)
-    protocol = Protocol(settings.protocol or ("released" if own else "generated"))
-    execution = {"device": settings.device, "dtype": settings.dtype or "float32"}
-    opened = open_run(
-        settings.out, records, protocol, execution=execution, overwrite=settings.overwrite
-    )
-    loaded = {n: load_backbone(n, device=settings.device, dtype=settings.dtype) for n in names}
-    classifiers = _classifiers(loaded[names[0]], settings)
+    names = settings.names(["scenes-blip2", "scenes-minigpt4"])
+    records = settings.records(settings.cases(CASES))
+    protocol = settings.protocol_for(names)
+    opened = settings.open_run(records, protocol)
+    loaded = {name: settings.load_backbone(name) for name in names}
+    source = loaded[names[0]]
+    # On scenes both are of table 2's recipe: the one compared there, and one of another seed.
+    scenes = is_embedded(source.name)
+    variant = Variant("dot-attention", "small" if scenes else "large")
+    own = find_classifier(variant, source, settings) if scenes else shipped_editor(source).scope
+    retrained = find_classifier(variant, source, settings, RETRAINED, seed=RETRAINED_SEED)
+    classifiers = {"own": own, "transferred": own, "retrained": retrained}
     plan, left_out = cells(names), {}
     with progress_bars() as bar:
         for cell in plan:
             backbone = loaded[cell.backbone]
             try:
-                editor = _editor(cell.method, backbone)
+                editor = shipped_editor(backbone, cell.method)
             except (BridgeError, CheckpointError, UnknownNameError) as error:
                 if cell.kinds == ("own",):
                     raise
@@ -107,8 +99,7 @@ def run(settings: ExperimentSettings) -> None:
                 continue
             remember(backbone, editor.counterfactual)
             for kind in cell.kinds:
-                scope = classifiers[kind]
-                made = MSCKE(backbone, scope, editor.counterfactual, editor.threshold)
+                made = MSCKE(backbone, classifiers[kind], editor.counterfactual, editor.threshold)
                 made.name = cell.row(kind)
                 evaluate(
                     made,
@@ -121,122 +112,51 @@ def run(settings: ExperimentSettings) -> None:
     write(opened, plan, left_out)
 
 
-def _editor(method: str, backbone: Backbone) -> MSCKE:
-    from ..methods.factory import make_editor
-
-    return make_editor(method, backbone)
-
-
-def _classifiers(backbone: Backbone, settings: ExperimentSettings) -> dict[str, ScopeClassifier]:
-    """By kind; "own" is the transferred one at home.
-
-    On scenes both are of table 2's recipe: the one compared there, and one of another seed.
-    """
-    if is_scenes(backbone):
-        source = find_classifier(SCENES_VARIANT, backbone, settings)
-    else:
-        source = _editor("mscke", backbone).scope
-    return {"own": source, "transferred": source, "retrained": _retrained(backbone, settings)}
-
-
-def _retrained(backbone: Backbone, settings: ExperimentSettings) -> ScopeClassifier:
-    folder = trained_folder(settings, RETRAINED)
-    if settings.train:
-        return retrain(backbone, folder, settings)
-    shipped = SHIPPED / RETRAINED
-    for place in (folder / "scope", shipped):
-        if (place / "config.json").is_file() and (is_scenes(backbone) or place != shipped):
-            return load_classifier(place, backbone)
-    raise CheckpointError(
-        f"no retrained classifier for {backbone.name} is shipped or in {folder}",
-        remedy="add --train",
-    )
-
-
-def retrain(backbone: Backbone, folder: Path, settings: ExperimentSettings) -> ScopeClassifier:
-    """The same classifier trained with another seed; what is finished in ``folder`` is loaded."""
-    variant = SCENES_VARIANT if is_scenes(backbone) else Variant("dot-attention", "large")
-    return train_classifier(variant, backbone, folder, settings, seed=RETRAINED_SEED)
-
-
 def write(run: RunFolder, plan: Sequence[Cell], left_out: Mapping[Cell, str]) -> None:
     """``summary.json``, ``table.md`` and the terminal, from what was measured."""
     rows = {(row["method"], row["backbone"]): row for row in run.summarise()}
-    source, blocks = plan[0], []
+    source, blocks, gaps = plan[0], [], []
     for cell in plan:
         lines = []
         for kind in cell.kinds:
-            row = rows.get((cell.row(kind), cell.backbone), {})
-            measured = (row.get("metrics", {}), row.get("intervals", {}))
-            lines.append(Line(kind, *measured, _paper(cell, kind), left_out.get(cell, "")))
-        where = f"{METHODS[cell.method]} on {cell.backbone}"
-        moved = where if cell is source else f"MSCKE on {source.backbone} to {where}"
-        blocks.append(Block(f"{moved}{_beside(cell)}", lines))
-    gaps = [gap for cell in plan if (gap := _gap(run, cell))]
-    summary = read_json(run.path / "summary.json")
-    summary["differences"] = gaps
-    write_json(run.path / "summary.json", summary)
-    write_table(
-        run.path,
-        "MSCKE, table 3: moving a trained scope classifier",
-        METRICS,
-        blocks,
-        notes(run, gaps),
-        first="classifier",
-    )
-
-
-def _paper(cell: Cell, kind: str) -> dict[str, float | None]:
-    papers = papers_name(cell.backbone)
-    if papers is None:
-        return {}
-    found = published.find(TABLE, backbone=papers, method=cell.method, classifier=kind)
-    return {number.metric: number.value for number in found}
+            which = {"backbone": papers_name(cell.backbone), "method": cell.method}
+            printed = published.printed(TABLE, **which, classifier=kind)
+            row = rows.get((cell.row(kind), cell.backbone))
+            lines.append(Line.of(kind, row, printed, left_out.get(cell, "")))
+        moved = "" if cell is source else f"MSCKE on {source.backbone} to "
+        blocks.append(Block(f"{moved}{cell.label}{_beside(cell)}", lines))
+        sides = common(*(specificity(run, cell.backbone, cell.row(kind)) for kind in KINDS))
+        if sides[0]:
+            about = {"method": cell.method, "backbone": cell.backbone, "metric": "specificity"}
+            gaps.append(Gap.between(*sides, **about, cases=len(sides[0])))
+    add_to_summary(run, differences=[gap.summary() for gap in gaps])
+    title = "MSCKE, table 3: moving a trained scope classifier"
+    Table(title, METRICS, blocks, notes(run, gaps), first="classifier").write(run.path)
 
 
 def _beside(cell: Cell) -> str:
     if not is_embedded(cell.backbone):
         return ""
-    papers = {"blip2-opt": "BLIP-2 OPT", "minigpt4": "MiniGPT-4"}.get(
-        papers_name(cell.backbone) or ""
-    )
-    return f" (embedded; beside it the paper's {papers})" if papers else " (embedded)"
+    papers = papers_name(cell.backbone)
+    if not published.printed(TABLE, backbone=papers, method=cell.method):
+        return " (embedded)"
+    return f" (embedded; beside it the paper's {TITLES[papers or '']})"
 
 
-def _gap(run: RunFolder, cell: Cell) -> dict[str, Any] | None:
-    """Transferred minus retrained in Specificity, case by case."""
-    found = {
-        kind: {
-            case.case: case.metrics["specificity"]
-            for case in run.cases
-            if (case.method, case.backbone) == (cell.row(kind), cell.backbone)
-        }
-        for kind in KINDS
-    }
-    common = [case for case in found["transferred"] if case in found["retrained"]]
-    if not common:
-        return None
-    gap, interval = difference(*([found[kind][case] for case in common] for kind in KINDS))
-    where = {"method": cell.method, "backbone": cell.backbone, "metric": "specificity"}
-    return {**where, "cases": len(common), "difference": gap, "interval": interval}
-
-
-def notes(run: RunFolder, gaps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How the numbers came about."""
-    rows, environment = run.rows(), run.environment()
-    name = (run.config.get("protocol") or {}).get("name", "")
+def notes(run: RunFolder, gaps: Sequence[Gap]) -> list[str]:
+    """How the numbers were measured."""
     said = [
-        f"{METHODS[g['method']]} on {g['backbone']} {g['difference']:+.1f} "
-        f"({g['interval'][0]:+.1f} to {g['interval'][1]:+.1f})"
-        for g in gaps
+        gap.text(f"{method_label(of['method'])} on {of['backbone']}")
+        for gap in gaps
+        for of in [gap.about]
     ]
     return [
-        f"Percent, mean over {rows[0]['n']} cases; in brackets the 95 % bootstrap interval. "
-        f"Protocol {name}: {PROTOCOL_TEXT.get(name, 'unknown here')}.",
+        f"Percent, mean over {run.rows()[0]['n']} cases; {INTERVAL}. "
+        f"{protocol_note(protocol_of(run))}",
         f"Transferred minus retrained, Specificity: {'; '.join(said) or 'nothing to compare'}.",
         "Retrained: same records and recipe, another seed; on scenes both have table 2's recipe. "
         "Training a classifier involves neither the base model nor the counterfactual model here, "
         "so one retrained one serves all cells.",
-        *(f"The paper: {note}" for note in published.notes(TABLE)),
-        f"Run: {run.path}; {hardware_line(environment)}.",
+        *paper_notes(TABLE),
+        run_note(run.path, run.environment()),
     ]

@@ -22,14 +22,14 @@ import torch
 from ..backbones import check_backbones
 from ..core import jsonl
 from ..core.console import CONSOLE
-from ..core.environment import hardware_line
 from ..core.files import read_json, write_json
-from ..data import EditRecord, Question, load_records
+from ..data import EditRecord, Question
 from ..evaluation.results import records_identity
-from . import EMBEDDED, ExperimentSettings, full_size, published
+from ..recipes.job import embedded_backbones
+from . import ExperimentSettings, full_size, published
+from .classifiers import shipped_editor
 from .cost import in_turns, profile, share, weight_bytes
-from .run_folder import open_folder
-from .tables import Block, Line, block_title, papers_name, write_table
+from .tables import Block, Line, Table, block_title, paper_notes, papers_name, run_note
 
 if TYPE_CHECKING:
     from ..methods.mscke import MSCKE
@@ -53,8 +53,8 @@ CASES = 64
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Questions that are put together, and the edits in force."""
+class QuestionGroup:
+    """The questions of one round, and the edits in force."""
 
     questions: Sequence[Question]
     edits: Sequence[Question]
@@ -69,16 +69,10 @@ def run(settings: ExperimentSettings) -> None:
         CheckpointError: no MSCKE editor for a backbone.
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
-    names = settings.backbones or list(EMBEDDED)
+    names = settings.backbones or embedded_backbones()
     check_backbones(*(name for name in names if name != full_size.NAME))
-    records = load_records(
-        settings.data,
-        images=settings.images,
-        limit=settings.limit or CASES,
-        extra=True,
-        allow_outside=settings.allow_outside,
-    )
-    out = open_folder(settings, {"dataset": records_identity(records)}, ("costs.jsonl",))
+    records = settings.records(settings.limit or CASES, extra=True)
+    out = settings.open_folder({"dataset": records_identity(records)}, ("costs.jsonl",))
     path = out / "costs.jsonl"
     done, _ = jsonl.load(path)
     for name in names:
@@ -115,14 +109,10 @@ def _editor(name: str, settings: ExperimentSettings) -> MSCKE:
     if name == full_size.NAME:
         dtype = getattr(torch, settings.dtype or "bfloat16")
         return full_size.build_editor(dtype, settings.device)
-    from ..backbones import load_backbone
-    from ..methods.factory import make_editor
-
-    backbone = load_backbone(name, device=settings.device, dtype=settings.dtype)
-    return make_editor("mscke", backbone)
+    return shipped_editor(settings.load_backbone(name))
 
 
-def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[Asked]:
+def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[QuestionGroup]:
     """What to ask, group by group; a group is one round's work.
 
     In the benchmark at batch 1 a group is a case whose questions are asked one after the other.
@@ -133,14 +123,15 @@ def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[
         singles = [(case[1], records[i - 1].edit) for i, case in enumerate(cases)]
         groups = [singles[i : i + batch] for i in range(0, len(singles), batch)]
         full = [g for g in groups if len(g) == batch] or [singles]
-        return [Asked([q for q, _ in g], [g[0][1]]) for g in full]
+        return [QuestionGroup([q for q, _ in g], [g[0][1]]) for g in full]
     if batch == 1:
-        return [Asked(case, [r.edit]) for case, r in zip(cases, records, strict=True)]
+        return [QuestionGroup(case, [r.edit]) for case, r in zip(cases, records, strict=True)]
     flat = [(q, i) for i, case in enumerate(cases) for q in case]
     groups = [flat[i : i + batch] for i in range(0, len(flat), batch)]
     full = [g for g in groups if len(g) == batch] or [flat]
     return [
-        Asked([q for q, _ in g], [records[i].edit for i in sorted({i for _, i in g})]) for g in full
+        QuestionGroup([q for q, _ in g], [records[i].edit for i in sorted({i for _, i in g})])
+        for g in full
     ]
 
 
@@ -204,11 +195,11 @@ class _Meter:
     """The parts' calls; every part sees the groups in the same order."""
 
     def __init__(
-        self, editor: MSCKE, groups: Sequence[Asked], one_by_one: bool, known: bool
+        self, editor: MSCKE, groups: Sequence[QuestionGroup], one_by_one: bool, known: bool
     ) -> None:
         self.editor, self.one_by_one, self.known = editor, one_by_one, known
-        self.groups, self._first = {name: cycle(groups) for name in PARTS}, groups[0]
-        self.now: dict[str, Asked] = {}
+        self.groups = {name: cycle(groups) for name in PARTS}
+        self.now: dict[str, QuestionGroup] = {}
 
     def prepare(self, part: str) -> None:
         """Untimed: edits into the memory, and who has seen which picture."""
@@ -237,7 +228,7 @@ class _Meter:
         group = self.now[part]
         self._call(part, group, group.questions[:1] if self.one_by_one else group.questions)
 
-    def _call(self, part: str, group: Asked, questions: Sequence[Question]) -> None:
+    def _call(self, part: str, group: QuestionGroup, questions: Sequence[Question]) -> None:
         editor = self.editor
         if part == "classifier":
             editor.route(questions)
@@ -258,7 +249,6 @@ def write(settings: ExperimentSettings, rows: Sequence[dict[str, Any]], names: l
             lines = [_line(name, row, p, label) for p, label in PARTS.items() if p in row["parts"]]
             blocks.append(Block(_title(name, row), lines))
     write_json(settings.out / "summary.json", {"format": 1, "costs": list(rows)})
-    environment = read_json(settings.out / "env.json")
     device = "processor time of one thread" if settings.device == "cpu" else "time on the device"
     notes = [
         f"Medians after a warm-up, parts in turns, in milliseconds a batch: time is {device}, wall "
@@ -266,17 +256,11 @@ def write(settings: ExperimentSettings, rows: Sequence[dict[str, Any]], names: l
         "Benchmark: a case's questions after its edit (at batch 1 one after the other, mean a "
         "question); the classifier encoded the picture when the edit came. New pictures: seen by "
         "neither. Known: seen by both. Memory in MB: weights, and the profiler's peak of one call.",
-        *(f"The paper: {note}" for note in published.notes(TABLE)),
-        f"Run: {settings.out}; {hardware_line(environment)}.",
+        *paper_notes(TABLE),
+        run_note(settings.out, read_json(settings.out / "env.json")),
     ]
-    write_table(
-        settings.out,
-        "MSCKE, table 4: cost of the scope classifier",
-        METRICS,
-        blocks,
-        notes,
-        first="part",
-    )
+    title = "MSCKE, table 4: cost of the scope classifier"
+    Table(title, METRICS, blocks, notes, first="part").write(settings.out)
 
 
 def _title(name: str, row: dict[str, Any]) -> str:

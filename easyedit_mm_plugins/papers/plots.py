@@ -23,12 +23,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def draw(
-    path: Path, paint: Callable[[Any, Any], None], *, size: tuple[float, float], columns: int = 1
+    path: Path,
+    paint: Callable[[Any, Any], None],
+    *,
+    size: tuple[float, float],
+    rows: int = 1,
+    columns: int = 1,
 ) -> Path | None:
-    """A PNG with ``columns`` axes side by side; ``None`` where matplotlib is missing.
+    """A PNG with ``rows`` times ``columns`` axes; ``None`` where matplotlib is missing.
 
     Args:
-        paint: called with the figure and its row of axes.
+        paint: called with the figure and its axes, row by row in one sequence.
     """
     try:
         import matplotlib
@@ -39,9 +44,9 @@ def draw(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        1, columns, figsize=size, dpi=130, squeeze=False, layout="constrained"
+        rows, columns, figsize=size, dpi=130, squeeze=False, layout="constrained"
     )
-    paint(figure, axes[0])
+    paint(figure, axes.flatten())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     pyplot.close(figure)

@@ -82,10 +82,10 @@ def find(
     metric: str | None = None,
     **variant: Any,
 ) -> list[Published]:
-    """All numbers that fit; arguments left out fit anything. Methods may be written with ``_``.
+    """All numbers that have these properties. Methods may be written with ``_``.
 
     Raises:
-        UnknownNameError: a name that stands nowhere in the papers, with the nearest that do.
+        UnknownNameError: a name that neither paper prints; offers the nearest.
     """
     wanted = {
         "table": table,
@@ -115,6 +115,17 @@ def find(
     ]
 
 
+def printed(table: str, *, backbone: str | None, **which: Any) -> dict[str, float | None]:
+    """A row of ``table``: its numbers by metric; empty where the paper has no such row.
+
+    Raises:
+        UnknownNameError: as :func:`find`.
+    """
+    if backbone is None or which.get("method") == "unedited":
+        return {}
+    return {n.metric: n.value for n in find(table, backbone=backbone, **which)}
+
+
 def value(
     table: str,
     backbone: str,
@@ -127,15 +138,15 @@ def value(
     """The one number of ``table`` that fits, or ``None`` if it prints none.
 
     Raises:
-        UnknownNameError: a name that stands nowhere in the papers, or several rows fit; the
-            message says what would tell them apart.
+        UnknownNameError: a name that neither paper prints, or several rows fit; the message says
+            how they differ.
     """
     found = find(table, backbone=backbone, method=method, metric=metric, dataset=dataset, **variant)
     if len(found) > 1:
         rows = "; ".join(f"{n.dataset} {dict(n.variant) or ''}".strip() for n in found)
         raise UnknownNameError(
             f"{table} has {len(found)} rows of {method} on {backbone}: {rows}",
-            remedy="give dataset=, or what the row is called by",
+            remedy="give dataset=, or a keyword of its variant",
         )
     return found[0].value if found else None
 

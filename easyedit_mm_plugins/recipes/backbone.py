@@ -1,20 +1,16 @@
-"""Train an embedded backbone from scratch.
+"""An embedded backbone, trained from scratch.
 
-    python -m easyedit_mm_plugins.recipes.backbone scenes-llava --out DIR
-
-Two stages: first the vision side learns to tell what is where (without that, question answering
-from scratch stays on a plateau), then everything learns to answer. A killed run continues from
-its last checkpoint when started again with the same arguments.
+In the first stage the vision side learns which entity lies where; without it, question answering
+does not leave a plateau. In the second stage all weights learn to answer questions. A killed run
+that is started again with the same arguments continues from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
 import random
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from easyedit_mm_plugins.backbones import load_backbone
-from easyedit_mm_plugins.core.errors import TrainingError
-from easyedit_mm_plugins.core.files import atomic_path, read_json, write_json
-from easyedit_mm_plugins.recipes import backbone_exam as exams
-from easyedit_mm_plugins.recipes.packing import draw_blocks, pack
-from easyedit_mm_plugins.recipes.small_models import (
+from ..backbones import load_backbone
+from ..core.errors import TrainingError
+from ..core.files import atomic_path, read_json, write_json
+from ..scenes.tokenizer import BOS, build_tokenizer
+from ..scenes.world import ATTRIBUTES, PLACES, VALUES, draw, sample_scene
+from . import backbone_exam as exams
+from .job import Job
+from .packing import draw_blocks, pack
+from .small_models import (
     GRID,
-    NAMES,
     PATCH,
     QUERIES,
     WIDTH,
@@ -42,8 +40,6 @@ from easyedit_mm_plugins.recipes.small_models import (
     see,
     split_modules,
 )
-from easyedit_mm_plugins.scenes.tokenizer import BOS, build_tokenizer
-from easyedit_mm_plugins.scenes.world import ATTRIBUTES, PLACES, VALUES, draw, sample_scene
 
 _WIDTHS = [len(VALUES[a]) for a in ATTRIBUTES]
 _REFERENT_LAYER = 5  # where the auxiliary loss reads the entity that a question is about
@@ -377,34 +373,20 @@ def export(run: Run, threads: int, per_type: int = 200) -> dict:
     return result
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line entry; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="upper limit of training time")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--tower-steps", type=int, default=Recipe.tower_steps)
-    parser.add_argument("--vision-from", help="start from this backbone's ViT and Q-Former")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
+def train(_: str, name: str, job: Job) -> Path:
+    """An embedded backbone; a run that was stopped resumes at its last checkpoint."""
+    steps = Recipe.tower_steps if job.tower_steps is None else job.tower_steps
     recipe = Recipe(
-        seed=given.seed,
-        minutes=given.minutes,
-        steps=given.steps,
-        tower_steps=given.tower_steps,
-        vision_from=given.vision_from,
+        seed=job.seed,
+        minutes=job.minutes,
+        steps=job.steps or Recipe.steps,
+        tower_steps=steps,
+        vision_from=job.vision_from,
     )
-    run = Run(given.name, given.out, recipe)
+    run = Run(name, job.out / name, recipe)
     if run.resume():
         print(f"continuing at {json.dumps(run.position)}", flush=True)
     run.train()
     run.save()
-    export(run, given.threads)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    export(run, torch.get_num_threads())
+    return run.out

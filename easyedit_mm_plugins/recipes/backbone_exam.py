@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from easyedit_mm_plugins.scenes import language
-from easyedit_mm_plugins.scenes.world import render, sample_scene
+from ..scenes import language
+from ..scenes.world import render, sample_scene
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def stock_generate(model, tokenizer, processor) -> Callable[[Sequence[ExamQuesti
     """Answers through the stock Hugging Face ``generate`` (input_ids and pixel_values)."""
     import torch
 
-    from easyedit_mm_plugins.recipes.packing import TEMPLATE
-    from easyedit_mm_plugins.recipes.small_models import prompt_ids
-    from easyedit_mm_plugins.scenes.tokenizer import EOS, PAD
+    from ..scenes.tokenizer import EOS, PAD
+    from .packing import TEMPLATE
+    from .small_models import prompt_ids
 
     def generate(questions: Sequence[ExamQuestion]) -> list[str]:
         image = questions[0].image is not None

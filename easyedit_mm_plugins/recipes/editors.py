@@ -1,31 +1,29 @@
-"""The embedded editors from scratch: ``--train`` of the demo and of the papers' tables.
-
-What is finished is kept, what was stopped goes on, as each method's ``train_scenes`` does it; here
-they are put in order and run side by side, one thread each.
-"""
+"""The embedded editors from scratch: ``--train`` of the demo and of the papers' tables."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..backbones import load_backbone
 from ..core.console import CONSOLE
 from ..core.environment import cores
-from ..core.errors import BridgeError, ConfigError
-from ..core.files import read_json, write_json
+from ..core.errors import ConfigError
 from ..core.processes import Reporter, run_parallel
 from ..methods.entries import METHODS
+from .job import Job, finished, is_embedded
+from .table import RECIPES
 
-# By this module; others need no training.
-TRAINED = ("serac", "mend", "mscke", "mscke-mend", "dualedit", "visedit")
-_QUIET = 300.0
+_QUIET = 300.0  # seconds between lines of progress
 
 
 def train_editors(
     out: Path, methods: Sequence[str], backbones: Sequence[str]
 ) -> dict[str, dict[str, str]]:
-    """Train those of ``methods`` that need it, for embedded backbones, below ``out``.
+    """Train those of ``methods`` that have a recipe, for embedded backbones, below ``out``.
+
+    What is finished there is kept, and what was stopped goes on. Recipes that need nothing of each
+    other run side by side, one thread each.
 
     Returns:
         For each backbone the folders of its editors, by method. SERAC is missing where EasyEdit,
@@ -33,118 +31,45 @@ def train_editors(
 
     Raises:
         ConfigError: a backbone that is not embedded. RunError: a worker failed; what it had
-            finished is kept. TrainingError, in words, within it.
+            finished is kept.
     """
-    from ..core.shipped import ASSETS
-
     for backbone in backbones:
-        if not (backbone.startswith("scenes-") and (ASSETS / backbone).is_dir()):
+        if not is_embedded(backbone):
             raise ConfigError(
                 f"--train makes the embedded editors, and {backbone} is not an embedded backbone",
                 remedy=f"easyedit-mm train --method ... --backbone {backbone} --out ..., then "
                 "method.NAME.archive=... with easyedit-mm compare",
             )
-    wanted = {METHODS.key(method) for method in methods}
-    mend = wanted & {"mend", "mscke-mend"}
-    mscke = wanted & {"mscke", "mscke-mend", "serac"}  # SERAC answers with MSCKE's model
-    first: dict[str, tuple] = {}
-    if mscke:
-        first["the scope classifier"] = ("scope", backbones[0], str(out))
-    if "serac" in wanted and not (out / "serac/config.json").is_file():
-        first["SERAC's classifier"] = ("serac", backbones[0], str(out))
-    first |= {f"MEND for {b}": ("mend", b, str(out)) for b in backbones if mend}
-    for name in ("dualedit", "visedit"):
-        if name in wanted:
-            first |= {f"{name} for {b}": (name, b, str(out)) for b in backbones}
-    second = {f"MSCKE for {b}": ("mscke", b, str(out)) for b in backbones if mscke}
-    if "mscke-mend" in wanted:
-        second |= {f"MSCKE-MEND for {b}": ("mscke-mend", b, str(out)) for b in backbones}
-    for wave in (first, second):
-        if wave:
-            CONSOLE.print(f"[bold]Training[/] {', '.join(wave)}", soft_wrap=True)
-            run_parallel(train_part, wave, limit=max(2, cores()), every=_QUIET)
-    return {backbone: _folders(out, wanted, backbone) for backbone in backbones}
+    wanted = [name for name in map(METHODS.key, methods) if name in RECIPES]
+    for wave in waves(wanted):
+        jobs = {}
+        for name in wave:
+            title = METHODS.get(name).title if name in METHODS else name
+            for backbone in backbones[:1] if RECIPES[name].once else backbones:
+                label = title if RECIPES[name].once else f"{title} for {backbone}"
+                jobs[label] = (name, backbone, str(out))
+        CONSOLE.print(f"[bold]Training[/] {', '.join(jobs)}", soft_wrap=True)
+        run_parallel(train_part, jobs, limit=max(2, cores()), every=_QUIET)
+    folders = {b: {m: out / f"{m}-{b}" for m in wanted} for b in backbones}
+    return {b: {m: str(f) for m, f in of.items() if finished(f)} for b, of in folders.items()}
 
 
-def _folders(out: Path, wanted: set[str], backbone: str) -> dict[str, str]:
-    """The editors of one backbone, those of several parts put together."""
-    found: dict[str, str] = {}
-    if wanted & {"mend", "mscke-mend"}:
-        found["mend"] = str(out / f"mend-{backbone}")
-    if wanted & {"mscke", "mscke-mend", "serac"}:
-        found["mscke"] = str(out / f"mscke-{backbone}")
-    if "mscke-mend" in wanted:
-        from ..backbones import load_backbone
-        from .mend import join
+def waves(methods: Sequence[str]) -> list[list[str]]:
+    """The recipes of ``methods`` and all that they need, each in a wave after those it needs."""
+    wave_of: dict[str, int] = {}
 
-        own = out / f"in-scope-{backbone}"
-        found["mscke-mend"] = str(join(load_backbone(backbone), own, out, shipped=out))
-    for name in wanted & {"dualedit", "visedit"}:
-        found[name] = str(out / f"{name}-{backbone}")
-    if "serac" in wanted and (out / "serac/config.json").is_file():
-        found["serac"] = str(_serac(out, backbone))
-    return {method: folder for method, folder in found.items() if method in wanted}
+    def place(name: str) -> int:
+        if name not in wave_of:
+            wave_of[name] = max((place(other) + 1 for other in RECIPES[name].needs), default=0)
+        return wave_of[name]
+
+    last = max(map(place, methods), default=-1)
+    return [[n for n in RECIPES if wave_of.get(n) == number] for number in range(last + 1)]
 
 
-def _serac(out: Path, backbone: str) -> Path:
-    """SERAC for one backbone: the classifier of all, the counterfactual model of its MSCKE."""
-    folder = out / f"serac-{backbone}"
-    shutil.copytree(out / "serac", folder, dirs_exist_ok=True)
-    config: Mapping[str, object] = read_json(folder / "config.json")
-    parts = {"counterfactual": f"../mscke-{backbone}"}
-    write_json(folder / "config.json", {**config, "parts": parts})
-    return folder
-
-
-def train_part(part: str, backbone_name: str, folder: str, reporter: Reporter) -> None:
-    """One worker: "scope", "serac", "mend", "mscke", "mscke-mend", "dualedit" or "visedit"."""
-    from ..backbones import load_backbone
-
+def train_part(name: str, backbone: str, out: str, reporter: Reporter) -> None:
+    """One worker: a recipe for one backbone."""
     reporter.one_thread()
-    out = Path(folder)
-    reporter.forward_log(part if part in ("scope", "serac") else f"{part} {backbone_name}")
-    backbone = load_backbone(backbone_name)
-    if part == "serac":
-        _train_serac(backbone, out, reporter)
-    elif part == "mend":
-        from . import mend as mend_scenes
-
-        mend_scenes.train_editor(backbone, out, mend_scenes.records(None))
-    elif part == "mscke-mend":
-        from . import mend as mend_scenes
-
-        mend = out / f"mend-{backbone_name}"
-        mend_scenes.train_in_scope(backbone, mend, out, mend_scenes.records(None))
-    elif part in ("dualedit", "visedit"):
-        from . import dualedit as dual_scenes
-        from .visedit import VISEDIT
-
-        method = VISEDIT if part == "visedit" else None
-        dual_scenes.train_editor(backbone, out, dual_scenes.records(None), method=method)
-    else:
-        from . import mscke as train_scenes
-        from .scenes_clip import pretrain
-
-        data = train_scenes.records(None)
-        clip = out / "scenes-clip"
-        if not (clip / "config.json").is_file():
-            pretrain(clip)
-        scope = train_scenes.train_scope(backbone, clip, out, data)
-        if part == "mscke":
-            train_scenes.train_editor(backbone, scope, out, data)
-
-
-def _train_serac(backbone, out: Path, reporter: Reporter) -> None:
-    try:
-        from .mscke import records
-        from .serac import train_serac
-
-        editor = train_serac(backbone, records(None)[0], progress=False)
-    except (ImportError, BridgeError) as error:
-        text = error.message if isinstance(error, BridgeError) else str(error)
-        reporter.note(f"SERAC is left out: it runs EasyEdit's own code. {text}")
-        return
-    fresh = out / "serac.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    editor.save_pretrained(fresh)
-    fresh.replace(out / "serac")
+    reporter.forward_log(name if RECIPES[name].once else f"{name} {backbone}")
+    folder = Path(out)
+    RECIPES[name].train(name, load_backbone(backbone), Job(folder, brief=True, mscke=folder))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from easyedit_mm_plugins.scenes import language
-from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, PAD
-from easyedit_mm_plugins.scenes.world import ATTRIBUTES, VALUES, Entity, Scene
+from ..scenes import language
+from ..scenes.tokenizer import BOS, EOS, PAD
+from ..scenes.world import ATTRIBUTES, VALUES, Entity, Scene
 
 TEMPLATE = "Question: {} Short answer:"
 

@@ -1,16 +1,14 @@
-"""Trains SERAC's text classifier on FGVEdit records through EasyEdit's own similarity.
+"""SERAC's text classifier, trained through EasyEdit's own similarity.
 
-    python -m easyedit_mm_plugins.recipes.serac --backbone scenes-llava --out DIR
-
-The loss is the one MSCKE's classifier gets (eq. 11, on the same pairs), so that the two differ by
-what they see and by nothing else: the text, or the text and the image.
+The loss is that of MSCKE's classifier (eq. 11, on the same pairs). The two differ in what they see
+alone: the text, or the text and the image.
 """
 
 from __future__ import annotations
 
-import argparse
+import logging
 import random
-import sys
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..backbones import Backbone, load_backbone
-from ..core.errors import TrainingError
+from ..backbones import Backbone
+from ..core.errors import BridgeError, TrainingError
 from ..core.files import write_json
-from ..data import EditRecord, FGVEditDataset, Question
+from ..data import EditRecord, Question, load_records
+from ..methods.checkpoint import change_header
 from ..methods.serac.model import SERAC
+from .job import HELD_BACK, Job, finished, relative
+
+LOG = logging.getLogger(__name__)
+STEPS = 1500
+FIRST = 200  # the first record that what is shipped was trained on
 
 SMALL_BERT = {
     "hidden_size": 96,
@@ -91,16 +95,17 @@ def train_serac(
     backbone: Backbone,
     records: Sequence[EditRecord],
     *,
-    steps: int = 1500,
+    steps: int = STEPS,
     batch_size: int = 32,
     lr: float = 1e-3,
     seed: int = 0,
-    progress: bool | None = None,
+    progress: bool = False,
     bert: dict[str, Any] | None = None,
 ) -> SERAC:
-    """A SERAC editor with a classifier trained on ``records`` (and no counterfactual model yet).
+    """A SERAC editor with a classifier trained on ``records``, and without counterfactual model.
 
-    ``bert`` overrides sizes of the small BERT.
+    Args:
+        bert: other sizes of the small BERT.
 
     Raises:
         TrainingError: the loss is not finite; the message names the step.
@@ -114,8 +119,7 @@ def train_serac(
     classifier.train()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
-    hidden = not sys.stderr.isatty() if progress is None else not progress
-    bar = tqdm(range(steps), desc="SERAC's text classifier", disable=hidden)
+    bar = tqdm(range(steps), desc="SERAC's text classifier", disable=not progress)
     for step in bar:
         drawn = rng.sample(list(records), min(batch_size, len(records)))
         try:
@@ -135,34 +139,44 @@ def train_serac(
     return serac
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="scenes-llava")
-    parser.add_argument("--data", type=Path, help="FGVEdit records; the scenes by default")
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    train, test, images = args.data, None, args.images
-    if train is None:
-        from ..scenes.records import ensure_scenes
+def train_classifier(_: str, backbone: Backbone, job: Job) -> Path | None:
+    """The text classifier in ``serac-scenes``; one serves all backbones.
 
-        files = ensure_scenes()
-        train, test, images = files.train, files.test, files.images
-    records = FGVEditDataset(train, image_root=images, extra=True, check="off").records
-    held_out, records = records[:200], records[200:]
-    if test is not None:
-        held_out = FGVEditDataset(test, 500, image_root=images, check="off").records
-    serac = train_serac(
-        load_backbone(args.backbone), records, steps=args.steps, seed=args.seed, progress=True
-    )
-    serac.save_pretrained(args.out)
-    measured = {kind: round(value, 2) for kind, value in accuracy(serac, held_out).items()}
-    write_json(args.out / "eval.json", {"routed right, percent": measured, "n": len(held_out)})
-    print(measured)
+    A brief job leaves it out (``None``, and a warning) where EasyEdit is not installed.
+    """
+    folder = job.out / "serac-scenes"
+    if finished(folder):
+        return folder
+    every = load_records(job.data, split="train", extra=True).records
+    try:
+        serac = train_serac(
+            backbone,
+            every[:-HELD_BACK] if job.brief else every[FIRST:],
+            steps=job.steps or STEPS,
+            seed=job.seed,
+            progress=not job.brief,
+        )
+    except (ImportError, BridgeError) as error:
+        if not job.brief:
+            raise
+        text = error.message if isinstance(error, BridgeError) else str(error)
+        LOG.warning("SERAC is left out, because it runs EasyEdit's own code: %s", text)
+        return None
+    if not job.brief:
+        test = load_records(job.data, limit=500).records
+        measured = {kind: round(value, 2) for kind, value in accuracy(serac, test).items()}
+        write_json(folder / "eval.json", {"routed right, percent": measured, "n": len(test)})
+    serac.save_pretrained(folder)
+    return folder
 
 
-if __name__ == "__main__":
-    main()
+def join(method: str, backbone: Backbone, job: Job) -> Path | None:
+    """SERAC for one backbone: the classifier, and the counterfactual model of its MSCKE editor."""
+    classifier = train_classifier(method, backbone, job)
+    if classifier is None:
+        return None
+    folder = job.folder(method, backbone)
+    shutil.copytree(classifier, folder, dirs_exist_ok=True)
+    parts = {"counterfactual": relative(job.mscke / f"mscke-{backbone.name}", folder)}
+    change_header(folder, parts=parts)
+    return folder

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easyedit_mm_plugins.core.errors import UnknownNameError
-from easyedit_mm_plugins.scenes.tokenizer import BOS, EOS, IMAGE, PAD, SPECIALS, WRAP, vocabulary
-from easyedit_mm_plugins.scenes.world import IMAGE_SIZE
+from ..core.errors import UnknownNameError
+from ..scenes.tokenizer import BOS, EOS, IMAGE, PAD, SPECIALS, WRAP, vocabulary
+from ..scenes.world import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from easyedit_mm_plugins.data import EditRecord, Question
-from easyedit_mm_plugins.scenes import language
-from easyedit_mm_plugins.scenes.records import scenes_of
-from easyedit_mm_plugins.scenes.world import Scene, counterfactual, counterfactual_values
+from ..data import EditRecord, Question
+from . import language
+from .records import scenes_of
+from .world import Scene, counterfactual, counterfactual_values
 
 # A caption says nothing of places.
 ATTRIBUTES = ("color", "shape", "size")

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from easyedit_mm_plugins.scenes.language import (
+from .language import (
     REFERENCES,
     SceneQuestion,
     answer,
@@ -15,7 +15,7 @@ from easyedit_mm_plugins.scenes.language import (
     phrase,
     verify_question,
 )
-from easyedit_mm_plugins.scenes.world import (
+from .world import (
     ATTRIBUTES,
     Entity,
     Scene,

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from easyedit_mm_plugins.scenes.world import ATTRIBUTES, COLORS, SHAPES, VALUES, Entity, Scene
+from .world import ATTRIBUTES, COLORS, SHAPES, VALUES, Entity, Scene
 
 REFERENCES = ("shape", "color", "place")
 NUMBERS = {2: "two", 3: "three", 4: "four"}

@@ -8,11 +8,11 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyedit_mm_plugins.core.errors import DataError
-from easyedit_mm_plugins.core.files import disk_error, read_json, write_json
-from easyedit_mm_plugins.scenes import edits, language
-from easyedit_mm_plugins.scenes.edits import SceneEdit
-from easyedit_mm_plugins.scenes.world import Scene, render
+from ..core.errors import DataError
+from ..core.files import disk_error, read_json, write_json
+from . import edits, language
+from .edits import SceneEdit
+from .world import Scene, render
 
 WORLD_VERSION = 2  # raise it when the same seed would give other records or images
 N_TRAIN, N_TEST = 6000, 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easyedit_mm_plugins.scenes import language
+from . import language
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

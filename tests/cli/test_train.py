@@ -1,4 +1,4 @@
-"""`easyedit-mm train --method mend|mscke-mend`, and the embedded editors' training."""
+"""`easyedit-mm train --method mend|mscke-mend`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import pytest
 import yaml
 
 from easyedit_mm_plugins.backbones.entries import BACKBONES
-from easyedit_mm_plugins.core.errors import CheckpointError, UnknownNameError
+from easyedit_mm_plugins.core.errors import UnknownNameError
 from easyedit_mm_plugins.methods.mend import MSCKEMEND, Mend
 from easyedit_mm_plugins.methods.training_run import train_editor, trainable
-from easyedit_mm_plugins.recipes import mend as train_scenes
 
 from ..conftest import build_tiny, picture
-from ..support.mscke_tiny import tiny_encoder, tiny_mscke, tiny_records
+from ..support.mscke_tiny import tiny_encoder
 
 LOOP = {
     "model_name": "tiny", "batch_size": 2, "max_iters": 2, "val_interval": 1, "log_interval": 1,
@@ -78,43 +77,3 @@ def test_training_from_the_command_line(tiny, method):
 def test_a_method_without_a_trainer_is_named_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean mend"):
         trainable("mnd")
-
-
-def test_the_embedded_editors_training_goes_on_and_takes_the_shipped_classifier(
-    tmp_path, monkeypatch
-):
-    backbone = build_tiny("llava")
-    loop = {**LOOP, "silent": True}
-    for alg, own in (
-        ("MEND", {"early_stop_key": "right/specificity", **NETWORK}),
-        ("MSCKE-MEND", {"counterfactual": {"kind": "mend", "mend": NETWORK}}),
-    ):
-        path = tmp_path / "hparams" / alg / "tiny-llava.yaml"
-        path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump({**loop, "alg": alg, **own}))
-    monkeypatch.setattr(train_scenes, "TRAINING", tmp_path / "hparams")
-    records, out, root = tiny_records(5), tmp_path / "out", tmp_path / "assets"
-    data = (records[:3], records[3:])
-    mend = train_scenes.train_editor(backbone, out, data)
-    own = train_scenes.train_in_scope(backbone, mend, out, data, steps=2)
-    for folder, again in (
-        (mend, lambda: train_scenes.train_editor(backbone, out, data)),
-        (own, lambda: train_scenes.train_in_scope(backbone, mend, out, data)),
-    ):
-        written = (folder / "config.json").stat().st_mtime_ns
-        assert again() == folder  # finished: kept
-        assert (folder / "config.json").stat().st_mtime_ns == written
-    history = json.loads((out / "run-in-scope-tiny-llava/history.json").read_text())
-    assert "right/in_scope" in history[-1]
-    with pytest.raises(CheckpointError, match="mscke-tiny-llava"):
-        train_scenes.join(backbone, own, root, root)
-    # the classifier lies in another backbone's editor, as scenes-minigpt4's does
-    mscke = tiny_mscke("llava")
-    mscke.save_pretrained(root / "mscke-first")
-    mscke.save_pretrained(root / "mscke-tiny-llava", parts={"scope": "../mscke-first/scope"})
-    joined = train_scenes.join(backbone, own, root, root)
-    assert sorted(p.name for p in joined.iterdir()) == ["config.json", "counterfactual"]
-    parts = json.loads((joined / "config.json").read_text())["parts"]
-    assert parts == {"scope": "../mscke-first/scope"}
-    editor = MSCKEMEND.from_pretrained(joined, backbone)
-    assert next(iter(editor.counterfactual.editor.modules)) == "layers.1.mlp.gate_proj"

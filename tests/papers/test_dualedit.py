@@ -140,8 +140,7 @@ def test_table_2_in_miniature_with_an_editor_that_is_given(files, tmp_path, monk
     config = dualedit.DualEditConfig([dualedit.AdapterConfig(4, "text", "released", 16, 2)])
     editor = dualedit.DualEdit(load_backbone("scenes-llava"), config)
     editor.save_pretrained(tmp_path / "editors/dualedit-scenes-llava")
-    monkeypatch.setattr(table2, "METHODS", {"unedited": "unedited", "dualedit": "DualEdit",
-                                            "visedit": "VisEdit"})  # fmt: skip
+    monkeypatch.setattr(table2, "METHODS", ("unedited", "dualedit", "visedit"))
     asked = settings(
         files, tmp_path, "dualedit-table2", backbones=["scenes-llava"], editors=tmp_path / "editors"
     )

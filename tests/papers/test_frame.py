@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from easyedit_mm_plugins.core.errors import ConfigError, UnknownNameError
-from easyedit_mm_plugins.methods.entries import METHODS
+from easyedit_mm_plugins.core.errors import UnknownNameError
 from easyedit_mm_plugins.papers import EXPERIMENTS, ExperimentSettings, mscke_table1, tables
 from easyedit_mm_plugins.papers.published import find
-from easyedit_mm_plugins.papers.tables import Block, Line, block_title, markdown
-from easyedit_mm_plugins.recipes import editors as training
+from easyedit_mm_plugins.papers.tables import Block, Line, Table, block_title
 
 from ..cli.test_cli import run
 from ..support.grid_tools import here
@@ -57,9 +55,8 @@ def test_a_table_has_the_papers_numbers_beside_and_says_what_is_embedded():
         Line("MSCKE", {"specificity": 90.04}, {"specificity": [88, 92.5]}, {"specificity": 61.6}),
         Line("MEND", paper={"specificity": 65.85}, note="no trained editor"),
     ]
-    text = markdown(
-        "Table", ["specificity"], [Block(block_title("scenes-blip2"), lines)], ["Note."]
-    )
+    blocks = [Block(block_title("scenes-blip2"), lines)]
+    text = Table("Table", ["specificity"], blocks, ["Note."]).markdown()
     assert "### scenes-blip2 (embedded; the paper's is BLIP-2 OPT, another model" in text
     assert "| method | Specificity | paper |" in text
     assert "| MSCKE | 90.0 (88.0 to 92.5) | 61.6 |" in text
@@ -67,9 +64,9 @@ def test_a_table_has_the_papers_numbers_beside_and_says_what_is_embedded():
     assert "- Note." in text
     assert block_title("blip2") == "blip2 (the paper's BLIP-2 OPT)"
     assert "no such base model" in block_title("scenes-llava", printed=False)
-    assert "embedded" in block_title("my-own-model")
-    plain = markdown("T", ["specificity"], [Block("b", [Line("x", {"specificity": 1.0})])])
-    assert "| method | Specificity |\n" in plain
+    assert block_title("my-own-model") == "my-own-model (the paper has no such base model)"
+    plain = Table("T", ["specificity"], [Block("b", [Line("x", {"specificity": 1.0})])])
+    assert "| method | Specificity |\n" in plain.markdown()
 
 
 def test_table_1_is_what_the_paper_prints():
@@ -103,52 +100,9 @@ def test_table_1_is_written_from_a_run_whatever_failed_in_it(here, capsys):
     assert "specific" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("methods", "first", "second"),
-    [
-        (["unedited", "ike", "ft-llm"], [], []),
-        (["mend"], ["mend"], []),
-        (["serac"], ["scope", "serac"], ["mscke"]),
-        (["dualedit", "visedit"], ["dualedit", "visedit"], []),
-        (["MSCKE_MEND"], ["scope", "mend"], ["mscke", "mscke-mend"]),
-    ],
-)
-def test_training_makes_what_the_methods_need(tmp_path, monkeypatch, methods, first, second):
-    waves = []
-    monkeypatch.setattr(
-        training,
-        "run_parallel",
-        lambda target, jobs, **_: waves.append([j[0] for j in jobs.values()]),
-    )
-    monkeypatch.setattr(training, "_folders", lambda out, wanted, backbone: {"wanted": wanted})
-    found = training.train_editors(tmp_path, methods, ["scenes-llava"])
-    assert waves == [wave for wave in (first, second) if wave]
-    assert found["scenes-llava"]["wanted"] == {METHODS.key(m) for m in methods}
-
-
-def test_training_is_for_embedded_backbones(tmp_path):
-    with pytest.raises(ConfigError, match="blip2-hf is not an embedded backbone"):
-        training.train_editors(tmp_path, ["mscke"], ["blip2-hf"])
-
-
-def test_trained_folders_by_method(tmp_path, monkeypatch):
-    from easyedit_mm_plugins.core.files import read_json, write_json
-    from easyedit_mm_plugins.recipes import mend as train_scenes
-
-    write_json(tmp_path / "serac/config.json", {"method": "serac"})
-    monkeypatch.setattr(train_scenes, "join", lambda _, own, root, shipped: root / "joined")
-    found = training._folders(tmp_path, {"serac", "mscke-mend", "mend"}, "scenes-llava")
-    assert found == {
-        "mend": str(tmp_path / "mend-scenes-llava"),
-        "mscke-mend": str(tmp_path / "joined"),
-        "serac": str(tmp_path / "serac-scenes-llava"),
-    }
-    config = read_json(tmp_path / "serac-scenes-llava/config.json")
-    assert config["parts"] == {"counterfactual": "../mscke-scenes-llava"}
-
-
 def test_names_of_papers_models():
     assert tables.papers_name("scenes-minigpt4") == tables.papers_name("minigpt4") == "minigpt4"
-    assert tables.is_embedded("scenes-blip2") and not tables.is_embedded("blip2-hf")
+    assert tables.is_papers_own("blip2-hf") and not tables.is_papers_own("scenes-blip2")
+    assert not tables.is_papers_own("my-own-model")
     with pytest.raises(UnknownNameError):
         EXPERIMENTS.get("nothing")

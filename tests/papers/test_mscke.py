@@ -17,6 +17,7 @@ from easyedit_mm_plugins.papers import EXPERIMENTS, ExperimentSettings, classifi
 from easyedit_mm_plugins.papers import mscke_table3 as table3
 from easyedit_mm_plugins.papers import mscke_table4 as table4
 from easyedit_mm_plugins.papers.shared_answers import remember
+from easyedit_mm_plugins.recipes import classifiers as recipes
 from easyedit_mm_plugins.scenes.records import write_scenes
 
 from ..support.mscke_tiny import tiny_records
@@ -38,9 +39,9 @@ def summary(asked: ExperimentSettings) -> dict:
 
 def test_table_2_trains_every_variant_alike_and_goes_on(files, tmp_path, monkeypatch, capsys):
     recipe = {"max_iters": 2, "val_interval": 2, "batch_size": 4, "warmup": 0}
-    monkeypatch.setattr(classifiers, "SCENES_RECIPE", recipe)
+    monkeypatch.setattr(recipes, "SCENES_RECIPE", recipe)
     monkeypatch.setattr(classifiers, "SHIPPED", tmp_path / "nothing")
-    monkeypatch.setattr(classifiers, "_scenes_encoder", lambda *_: str(ASSETS / "scenes-clip"))
+    monkeypatch.setattr(recipes, "_scenes_encoder", lambda *_: str(ASSETS / "scenes-clip"))
     run = EXPERIMENTS.get("mscke-table2")
     asked = settings(files, tmp_path, "mscke-table2")
     with pytest.raises(CheckpointError, match="no classifier text-small"):
@@ -110,11 +111,10 @@ def test_answers_are_asked_once_and_are_those_of_the_model():
 def test_table_3_moves_a_classifier_and_says_what_is_missing(files, tmp_path, monkeypatch):
     asked = settings(files, tmp_path, "mscke-table3")
     source = ASSETS / "mscke-scenes-blip2/scope"
-    for module in (table3, classifiers):
-        monkeypatch.setattr(module, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(classifiers, "SHIPPED", tmp_path / "nothing")
     run = EXPERIMENTS.get("mscke-table3")
     shutil.copytree(source, asked.out / "trained/dot-attention-small/scope")
-    with pytest.raises(CheckpointError, match="no retrained classifier"):
+    with pytest.raises(CheckpointError, match="no classifier retrained"):
         run(asked)
     shutil.copytree(source, asked.out / "trained/retrained/scope")
     make = editors.make_editor

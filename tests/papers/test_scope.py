@@ -7,10 +7,9 @@ import torch
 
 from easyedit_mm_plugins.core.errors import ConfigError, RunError
 from easyedit_mm_plugins.papers import ExperimentSettings, full_size
-from easyedit_mm_plugins.papers.classifiers import Variant, training_records
+from easyedit_mm_plugins.papers.classifiers import training_records
 from easyedit_mm_plugins.papers.cost import in_turns, profile, share, weight_bytes
 from easyedit_mm_plugins.papers.mscke_figure4 import confusion, text_task
-from easyedit_mm_plugins.papers.run_folder import open_folder
 from easyedit_mm_plugins.papers.scope_study import (
     ScoredCase,
     ScoreFile,
@@ -109,13 +108,13 @@ def test_the_profiler_tells_how_much_memory_a_call_held_at_once():
 
 def test_a_folder_of_other_records_is_not_continued(tmp_path):
     settings = ExperimentSettings("x", out=tmp_path / "run")
-    open_folder(settings, {"n": 1}, ("scores.jsonl",))
+    settings.open_folder({"n": 1}, ("scores.jsonl",))
     (settings.out / "scores.jsonl").write_text("")
-    open_folder(settings, {"n": 1}, ("scores.jsonl",))
+    settings.open_folder({"n": 1}, ("scores.jsonl",))
     with pytest.raises(RunError, match="n: 1 there, 2 now"):
-        open_folder(settings, {"n": 2}, ("scores.jsonl",))
+        settings.open_folder({"n": 2}, ("scores.jsonl",))
     settings.overwrite = True
-    open_folder(settings, {"n": 2}, ("scores.jsonl",))
+    settings.open_folder({"n": 2}, ("scores.jsonl",))
     assert not (settings.out / "scores.jsonl").exists()
 
 
@@ -123,7 +122,6 @@ def test_training_records_lie_beside_the_test_records(tmp_path):
     settings = ExperimentSettings("x", data=str(tmp_path / "test_data.json"), out=tmp_path)
     with pytest.raises(ConfigError, match="no training records beside"):
         training_records(settings)
-    assert Variant("concat").encoder(embedded=False) == ("ViT-B-32", "openai")
 
 
 def test_the_full_size_model_has_its_layout_at_any_size():

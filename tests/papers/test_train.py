@@ -15,12 +15,10 @@ from easyedit_mm_plugins.methods.mscke.classifier import ScopeClassifier
 from easyedit_mm_plugins.methods.training import Trainer
 from easyedit_mm_plugins.papers import EXPERIMENTS, ExperimentSettings, classifiers
 from easyedit_mm_plugins.papers import mscke_table1 as table1
-from easyedit_mm_plugins.papers import mscke_table2 as table2
-from easyedit_mm_plugins.papers import mscke_table3 as table3
-from easyedit_mm_plugins.papers import train_classifiers as command
+from easyedit_mm_plugins.recipes import __main__ as command
 from easyedit_mm_plugins.recipes import editors as training
-from easyedit_mm_plugins.recipes import mend as mend_scenes
-from easyedit_mm_plugins.recipes import mscke as train_scenes
+from easyedit_mm_plugins.recipes import job as jobs
+from easyedit_mm_plugins.recipes.classifiers import RETRAINED, VARIANTS, Variant
 from easyedit_mm_plugins.scenes.records import write_scenes
 
 NAME = "scenes-llava"
@@ -43,9 +41,7 @@ def one_step(files, monkeypatch):
         return run(self)
 
     monkeypatch.setattr(Trainer, "run", short)
-    for module in (train_scenes, mend_scenes):
-        monkeypatch.setattr(module, "records", lambda _: (found[:5], found[5:]))
-    monkeypatch.setattr(classifiers, "training_records", lambda _: (found[:5], found[5:]))
+    monkeypatch.setattr(jobs, "split_records", lambda *_, **__: (found[:5], found[5:]))
     monkeypatch.setattr(training, "run_parallel", lambda target, jobs, **_: run_here(target, jobs))
     return started
 
@@ -54,7 +50,7 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
     files, tmp_path, monkeypatch, one_step
 ):
     methods = ("unedited", "mscke", "mend", "mscke-mend")
-    monkeypatch.setattr(table1, "METHODS", {m: table1.METHODS[m] for m in methods})
+    monkeypatch.setattr(table1, "METHODS", methods)
     asked = ExperimentSettings("mscke-table1", [NAME], str(files.test), limit=2, train=True)
     asked.out, asked.images = tmp_path / "run", files.images
     trained = asked.out / "trained"
@@ -63,9 +59,9 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
     run(asked)
     assert one_step == [
         "run-scope",
-        f"run-{NAME}",
-        f"run-{NAME}-1",
-        f"run-{NAME}-2",
+        f"run-mend-{NAME}",
+        f"run-mscke-{NAME}-1",
+        f"run-mscke-{NAME}-2",
         f"run-in-scope-{NAME}",
     ]
     rows = json.loads((asked.out / "summary.json").read_text())["rows"]
@@ -80,29 +76,32 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
 
 def test_the_classifiers_of_tables_2_and_3_are_made_and_shipped(tmp_path, monkeypatch, one_step):
     shipped, out = tmp_path / "shipped", tmp_path / "out"
-    for module in (classifiers, command):
-        monkeypatch.setattr(module, "SHIPPED", shipped)
+    monkeypatch.setattr(classifiers, "SHIPPED", shipped / "scopes-scenes")
+    monkeypatch.setattr(command, "ASSETS", shipped)
     names = ["dot-attention-small", "retrained"]
-    command.main([*names, "--out", str(out), "--ship"])
+    command.main(["classifiers", *names, "--out", str(out), "--ship"])
     assert one_step == ["run", "run"]
-    made = [ScopeClassifier.from_pretrained(shipped / name).fingerprint() for name in names]
+    made = [
+        ScopeClassifier.from_pretrained(shipped / "scopes-scenes" / name).fingerprint()
+        for name in names
+    ]
     assert made[0] != made[1]
     backbone = load_backbone(NAME)
     asked = ExperimentSettings("mscke-table2", out=tmp_path / "nothing")
-    found = classifiers.find_classifier(classifiers.Variant("dot-attention"), backbone, asked)
+    found = classifiers.find_classifier(Variant("dot-attention"), backbone, asked)
     assert found.fingerprint() == made[0]
     one_step.clear()
-    command.main([*names, "--out", str(out)])
+    command.main(["classifiers", *names, "--out", str(out)])
     assert one_step == []
     with pytest.raises(SystemExit):
-        command.main(["dot-attention"])
+        command.main(["classifiers", "dot-attention"])
 
 
 def test_what_is_shipped_is_what_its_folder_says():
     backbone = load_backbone(NAME)
     asked = ExperimentSettings("mscke-table2", out=Path("nothing"))
     prints = set()
-    for variant in table2.VARIANTS:
+    for variant in VARIANTS:
         if not (classifiers.SHIPPED / variant.name).is_dir():
             assert variant.size == "large"  # table 2 names what is not there
             continue
@@ -110,6 +109,6 @@ def test_what_is_shipped_is_what_its_folder_says():
         assert scope.config.fusion == variant.fusion
         assert scope.config.encoder == variant.encoder(embedded=True)[0]
         prints.add(scope.fingerprint())
-    retrained = classifiers.load_classifier(classifiers.SHIPPED / table3.RETRAINED, backbone)
+    retrained = classifiers.load_classifier(classifiers.SHIPPED / RETRAINED, backbone)
     assert retrained.config.fusion == "dot-attention"
     assert retrained.fingerprint() not in prints and len(prints) >= 5

@@ -7,9 +7,15 @@ import torch
 
 from easyedit_mm_plugins import FGVEditDataset, load_backbone, load_editor
 from easyedit_mm_plugins.core.shipped import ASSETS
-from easyedit_mm_plugins.methods.mscke import MSCKE, CounterfactualConfig, SmallLM
+from easyedit_mm_plugins.methods.mscke import (
+    MSCKE,
+    CounterfactualConfig,
+    MSCKETrainer,
+    SmallLM,
+)
 from easyedit_mm_plugins.methods.mscke.encoder import load_encoder
-from easyedit_mm_plugins.recipes import mscke as train_scenes
+from easyedit_mm_plugins.recipes import job as jobs
+from easyedit_mm_plugins.recipes import mscke as recipe
 from easyedit_mm_plugins.recipes.scenes_clip import draw_pictures, new_encoder, pretrain
 from easyedit_mm_plugins.scenes.records import write_scenes
 from easyedit_mm_plugins.scenes.tokenizer import vocabulary
@@ -39,29 +45,29 @@ def test_pictures_know_which_patch_shows_what():
 def test_the_whole_training_in_miniature_and_again_for_nothing(tmp_path, files, monkeypatch):
     clip = tmp_path / "scenes-clip"
     pretrain(clip, pictures=6, vision_steps=2, text_steps=2, batch_size=4)
-    backbone = build_tiny("llava")
-    backbone.name = "scenes-llava"
+    names = ("scenes-llava", "scenes-blip2")
+    first, second = (build_tiny(name.removeprefix("scenes-")) for name in names)
+    first.name, second.name = names
     records = FGVEditDataset(files.train, image_root=files.images, check="off", extra=True).records
-    data = (records[:6], records[6:])
-    monkeypatch.setattr(train_scenes, "MORE", 4)
-    stages = ({"max_iters": 2, "batch_size": 3}, {"max_iters": 1, "batch_size": 2})
+    monkeypatch.setattr(jobs, "split_records", lambda *_, **__: (records[:6], records[6:]))
+    monkeypatch.setattr(recipe, "MORE", 4)
+    job = jobs.Job(tmp_path, names=names, steps=2)
     for _ in range(2):
-        scope = train_scenes.train_scope(backbone, clip, tmp_path, data, steps=2)
-        scope = train_scenes.refine_scope(backbone, scope, tmp_path, data, steps=2)
-        folder = train_scenes.train_editor(backbone, scope, tmp_path, data, stages)
-        monkeypatch.setattr(train_scenes.MSCKETrainer, "run", None)  # a second time is free
-    other = build_tiny("blip2")
-    other.name = "scenes-blip2"
-    monkeypatch.setattr(train_scenes.MSCKETrainer, "run", lambda self: {})
-    begun = train_scenes.train_editor(other, scope, tmp_path, data, stages[:1], start=folder)
-    first, second = (MSCKE.from_pretrained(f, b) for f, b in ((folder, backbone), (begun, other)))
+        folder = recipe.train("mscke", first, job)
+        monkeypatch.setattr(MSCKETrainer, "run", None)  # a second time is free
+    runs = sorted(p.name for p in tmp_path.glob("run-*"))
+    stages = [f"run-{folder.name}-{number}" for number in (1, 2)]
+    assert runs == [*stages, "run-scope", "run-scope-refined"]
+    monkeypatch.setattr(MSCKETrainer, "run", lambda self: {})
+    begun = recipe.train("mscke", second, job)
+    one, two = (MSCKE.from_pretrained(f, b) for f, b in ((folder, first), (begun, second)))
     for (name, a), b in zip(
-        first.counterfactual.lm.named_parameters(),
-        second.counterfactual.lm.parameters(),
+        one.counterfactual.lm.named_parameters(),
+        two.counterfactual.lm.parameters(),
         strict=True,
     ):
         assert torch.equal(a, b), name
-    assert first.scope.config.encoder == "scenes-clip"
+    assert one.scope.config.encoder == "scenes-clip"
 
 
 def test_a_longer_vocabulary_begins_at_a_shorter_one(tmp_path):
@@ -74,7 +80,7 @@ def test_a_longer_vocabulary_begins_at_a_shorter_one(tmp_path):
     )
     short.save_pretrained(tmp_path / "counterfactual", half=False)
     before = {name: tensor.clone() for name, tensor in long.state_dict().items()}
-    train_scenes.begin_at(long, tmp_path)
+    recipe.begin_at(long, tmp_path)
     known, now = short.state_dict(), long.state_dict()
     for name, tensor in now.items():
         begun = known[name] if name.startswith("lm.") else before[name]

@@ -14,7 +14,8 @@ from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, Traini
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.methods.dualedit import DualEdit, GateConfig, calibrate
 from easyedit_mm_plugins.methods.dualedit.gate import KEY, PARTS, fit_gate, gate_input
-from easyedit_mm_plugins.recipes import dualedit as train_scenes
+from easyedit_mm_plugins.recipes import dualedit as recipe
+from easyedit_mm_plugins.recipes import job as jobs
 
 from ...conftest import build_tiny, picture
 from ...support.dualedit_tiny import edit, hparams, mixed_questions, tiny_dualedit
@@ -178,9 +179,10 @@ def test_a_gate_is_fitted_anew_and_the_adapters_stay(tmp_path, monkeypatch):
     backbone, records = build_tiny("llava"), gate_records(8)
     settings = hparams(gate=GateConfig("learned"), gate_steps=20, max_iters=2)
     settings = settings.replace(adapters=tiny_dualedit(backbone).config.adapters)
-    monkeypatch.setattr(train_scenes, "hparams_for", lambda *_: settings)
-    data = records[:5], records[5:]
-    folder = train_scenes.train_editor(backbone, tmp_path, data, suffix="-captions")
+    monkeypatch.setattr(jobs, "training_settings", lambda *_: settings)
+    monkeypatch.setattr(jobs, "split_records", lambda *_, **__: (records[:5], records[5:]))
+    job = jobs.Job(tmp_path, data="scenes-eic")
+    folder = recipe.train("dualedit", backbone, job)
     assert folder.name == f"dualedit-{backbone.name}-captions"
     trained = DualEdit.from_pretrained(folder, backbone)
     assert trained.config.gate.kind == "learned" and set(trained.thresholds) == {"prompt-end"}
@@ -189,7 +191,7 @@ def test_a_gate_is_fitted_anew_and_the_adapters_stay(tmp_path, monkeypatch):
     plain.gate = None  # as one that was trained without
     plain.save_pretrained(tmp_path / "plain", half=False)
     shutil.rmtree(tmp_path / "plain/gate", ignore_errors=True)
-    train_scenes.refit_gate(backbone, tmp_path / "plain", data)
+    recipe.refit_gate(backbone, tmp_path / "plain", job)
     again = DualEdit.from_pretrained(tmp_path / "plain", backbone)
     assert again.config.gate.kind == "learned"
     for mine, before in zip(
