@@ -9,7 +9,7 @@ learning it (eq. 9-11); ``lora_editor.py`` the variant whose counterfactual mode
 from typing import TYPE_CHECKING
 
 from ...core.lazy import lazy_exports
-from ..entries import METHODS
+from ..entries import COUNTERFACTUALS, METHODS
 
 METHODS.add(
     name="mscke",
@@ -33,6 +33,13 @@ METHODS.add(
     training="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRATrainingHyperParams",
     trainer="easyedit_mm_plugins.methods.mscke.lora_editor:MSCKELoRATrainer",
 )
+for _kind, _class in {
+    "small-lm": "counterfactual:SmallLM",
+    "released-lm": "release_lm:ReleasedLM",
+    "lora": "lora:LoRA",
+    "editor": "by_editor:EditorCounterfactual",
+}.items():
+    COUNTERFACTUALS.register(_kind, f"{__name__}.{_class}")
 
 if TYPE_CHECKING:
     from .classifier import ScopeClassifier
@@ -42,7 +49,7 @@ if TYPE_CHECKING:
         MSCKETrainingHyperParams,
         ScopeConfig,
     )
-    from .counterfactual import COUNTERFACTUALS, Counterfactual, SmallLM
+    from .counterfactual import Counterfactual, SmallLM
     from .fusion import FUSIONS
     from .model import MSCKE
     from .similarity import SIMILARITIES
@@ -68,7 +75,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         ".classifier": "ScopeClassifier",
         ".config": "CounterfactualConfig MSCKEHyperParams MSCKETrainingHyperParams ScopeConfig",
-        ".counterfactual": "COUNTERFACTUALS Counterfactual SmallLM",
+        ".counterfactual": "Counterfactual SmallLM",
         ".fusion": "FUSIONS",
         ".model": "MSCKE",
         ".similarity": "SIMILARITIES",

@@ -28,11 +28,6 @@ from .config import CounterfactualConfig
 from .pairs import PairReader
 
 LOG = logging.getLogger(__name__)
-COUNTERFACTUALS.register("released-lm", "easyedit_mm_plugins.methods.mscke.release_lm:ReleasedLM")
-COUNTERFACTUALS.register("lora", "easyedit_mm_plugins.methods.mscke.lora:LoRA")
-COUNTERFACTUALS.register(
-    "editor", "easyedit_mm_plugins.methods.mscke.by_editor:EditorCounterfactual"
-)
 
 
 class Counterfactual(ABC):
@@ -89,7 +84,6 @@ class Counterfactual(ABC):
         """A model saved by :meth:`save_pretrained`."""
 
 
-@COUNTERFACTUALS.register("small-lm")
 class SmallLM(PairReader, nn.Module, Counterfactual):
     """A small trainable causal language model with the base model's vocabulary and eyes.
 
