@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from ..core.console import CONSOLE
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError
-from ..core.yaml_files import read_value
+from ..core.yaml_files import parse_yaml
 from .options import AllowOutside, Device, DType, Images, Log, OneBackbone, SkipBad, resumable
 
 
@@ -93,7 +92,7 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
         if not separator or not key:
             raise ConfigError(f"--set {change!r} is not KEY=VALUE")
         try:
-            settings[key.strip()] = read_value(yaml.safe_load(value))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2001-99-99
+            settings[key.strip()] = parse_yaml(value)
+        except ValueError as error:
             raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
     return settings
