@@ -17,6 +17,7 @@ from ..core.errors import BackboneError
 from ..data.images import open_image
 from ..data.records import ImageLike
 from .base import Backbone
+from .hub import from_where, unreachable
 from .splice import Segment
 
 
@@ -68,6 +69,7 @@ class HFBackbone(Backbone):
         Raises:
             BackboneError: files are missing or unreadable; the message names the folder.
         """
+        where = from_where(folder)
         import transformers
 
         cpu = device_map is None and torch.device(device).type == "cpu"
@@ -75,10 +77,15 @@ class HFBackbone(Backbone):
         placed = {} if device_map is None else {"device_map": device_map}
         try:
             model_class = getattr(transformers, cls.model_class)
-            model = model_class.from_pretrained(folder, **{_dtype_argument(): wanted}, **placed)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+            options = {_dtype_argument(): wanted, **placed, **where}
+            model = model_class.from_pretrained(folder, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                folder, use_fast=False, **where
+            )
         except (OSError, ValueError, KeyError) as error:
+            if where:
+                raise unreachable(folder) from error
             raise BackboneError(
                 f"cannot load {cls.family} from {folder}: {error}",
                 remedy="give a complete model folder, or a hub id where the hub can be reached",
