@@ -1,6 +1,6 @@
 """EasyEdit's own BLIP-2 OPT-2.7B under MSCKE: edit, ask, evaluate, undo.
 
-python examples/blip2.py --hparams hparams/MSCKE/blip2.yaml --data test_data.json --images COCO
+python examples/blip2.py --hparams MSCKE/blip2 --data test_data.json --images COCO
 """
 
 import argparse
@@ -8,7 +8,7 @@ import argparse
 import easyedit_mm_plugins as mm
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--hparams", default="hparams/MSCKE/blip2.yaml")
+parser.add_argument("--hparams", default="MSCKE/blip2", help="a name or a YAML file")
 parser.add_argument("--data", required=True, help="records in FGVEdit's schema")
 parser.add_argument("--images", help="the folder that their image names start in")
 parser.add_argument("--cases", type=int, default=20)

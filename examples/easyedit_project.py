@@ -1,17 +1,14 @@
 """The same through EasyEdit's own ``MultimodalEditor``, as in an existing EasyEdit project."""
 
-from pathlib import Path
-
 import easyedit_mm_plugins as mm
 from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 mm.register()
 from easyeditor import MultimodalEditor  # noqa: E402  (either generation; register() first is enough)
 
-HPARAMS = Path(mm.__file__).parent / "hparams"
 case = mm.FGVEditDataset(ensure_scenes().test, size=1)[0]
 
-hparams = mm.MSCKEHyperParams.from_hparams(HPARAMS / "MSCKE/scenes-blip2.yaml")
+hparams = mm.MSCKEHyperParams.from_hparams("MSCKE/scenes-blip2")
 editor = MultimodalEditor.from_hparams(hparams)
 metrics, edited_model, _ = editor.edit(
     prompts=case.edit.text,

@@ -8,7 +8,7 @@ import argparse
 import easyedit_mm_plugins as mm
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--hparams", default="hparams/MSCKE-MEND/minigpt4.yaml")
+parser.add_argument("--hparams", default="MSCKE-MEND/minigpt4", help="a name or a file")
 parser.add_argument("--data", required=True, help="records in FGVEdit's schema")
 parser.add_argument("--images", help="the folder that their image names start in")
 parser.add_argument("--cases", type=int, default=3)

@@ -1,6 +1,6 @@
 """Train MSCKE through EasyEdit's own ``MultimodalTrainer``, as its users train SERAC and MEND.
 
-    python examples/train_easyedit.py --hparams hparams/TRAINING/MSCKE/blip2.yaml \\
+    python examples/train_easyedit.py --hparams TRAINING/MSCKE/blip2 \\
         --train train_data.json --val test_data.json --images COCO
 """
 
@@ -9,7 +9,7 @@ import argparse
 import easyedit_mm_plugins as mm
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--hparams", default="hparams/TRAINING/MSCKE/blip2.yaml")
+parser.add_argument("--hparams", default="TRAINING/MSCKE/blip2", help="a name or a file")
 parser.add_argument("--train", required=True, help="records in FGVEdit's schema")
 parser.add_argument("--val", required=True)
 parser.add_argument("--images")

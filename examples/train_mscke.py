@@ -21,8 +21,7 @@ parser.add_argument("--data", help="records in FGVEdit's schema; the scenes by d
 parser.add_argument("--images", help="the folder that their image names start in")
 given = parser.parse_args()
 
-SHIPPED = Path(mm.__file__).parent / "hparams/TRAINING/MSCKE"
-hparams = mm.MSCKETrainingHyperParams.from_hparams(SHIPPED / f"{given.backbone}.yaml")
+hparams = mm.MSCKETrainingHyperParams.from_hparams(f"TRAINING/MSCKE/{given.backbone}")
 hparams = hparams.replace(train="scope", max_iters=given.steps, val_interval=given.steps)
 data = given.data or ensure_scenes().train
 records = list(mm.FGVEditDataset(data, image_root=given.images, extra=True))

@@ -13,6 +13,7 @@ import yaml
 
 from easyedit_mm_plugins.core.errors import BridgeError
 from easyedit_mm_plugins.host import easyedit as host
+from easyedit_mm_plugins.methods.settings_text import as_yaml
 from easyedit_mm_plugins.scenes.records import write_scenes
 
 from .support.bridge_helpers import tiny_clip
@@ -52,7 +53,6 @@ def test_example(folder, name, says):
     assert all(word in done.stdout for word in says)
 
 
-HPARAMS = ROOT / "hparams"
 SMALL = {
     "model_type": "llama",
     "hidden_size": 16,
@@ -62,13 +62,13 @@ SMALL = {
 }
 
 
-def small(path, out, fields, clip, **changes):
-    """The shipped file ``path`` for a tiny model: same keys, tiny parts, untrained."""
-    values = yaml.safe_load((HPARAMS / path).read_text()) | fields | changes
+def small(name, out, fields, clip, **changes):
+    """The settings called ``name`` for a tiny model: same keys, tiny parts, untrained."""
+    values = yaml.safe_load(as_yaml(name)) | fields | changes
     values["scope"] |= {"encoder": str(clip), "pretrained": None, "dim": 8}
     if values.get("counterfactual", {}).get("kind") == "small-lm":
         values["counterfactual"]["lm"] = SMALL
-    elif "mend" in values.get("counterfactual", {}):
+    elif values.get("counterfactual", {}).get("mend"):
         few = {"inner_params": ["layers.-1.mlp.down_proj"], "rank": 4}
         values["counterfactual"]["mend"] |= few
     if "archive" in values:
@@ -95,7 +95,7 @@ def test_easyedits_own_models(host, request, folder, tmp_path, example, name):
     clip = tiny_clip(tmp_path / "clip")
     fields = request.getfixturevalue(f"{name}_fields")
     method = "MSCKE" if name == "blip2" else "MSCKE-MEND"
-    hparams = small(f"{method}/{name}.yaml", tmp_path / "hparams.yaml", fields, clip)
+    hparams = small(f"{method}/{name}", tmp_path / "hparams.yaml", fields, clip)
     data = folder / "data/scenes"
     words = ["--hparams", hparams, "--data", data / "test.json", "--images", data / "images"]
     printed = example(name, *words, "--cases", 2)
@@ -121,7 +121,7 @@ def test_training_through_easyedit(host, blip2_fields, folder, tmp_path, example
     clip, data = tiny_clip(tmp_path / "clip"), folder / "data/scenes"
     changes = {"results_dir": str(tmp_path / "results"), "val_steps": 1}
     file = tmp_path / "hparams.yaml"
-    hparams = small("TRAINING/MSCKE/blip2.yaml", file, blip2_fields, clip, **changes)
+    hparams = small("TRAINING/MSCKE/blip2", file, blip2_fields, clip, **changes)
     words = ["--hparams", hparams, "--train", data / "train.json", "--val", data / "test.json"]
     printed = example("train_easyedit", *words, "--images", data / "images", "--steps", 2)
     saved = printed.split("archive in an hparams file: ")[1].strip()
