@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...core.errors import BackboneError, CheckpointError, DataError
+from ...core.errors import CheckpointError
 from ...core.shipped import ASSETS
 from ...data.records import Question
 from ...host import easyedit as host
@@ -207,7 +207,9 @@ class SERAC(RoutedEditor):
             pooler = {"add_pooling_layer": False} if kind == "bert" else {}
             classifier = AutoModel.from_pretrained(folder / "classifier", **pooler).float()
             tokenizer = AutoTokenizer.from_pretrained(folder / "classifier")
-        except (DataError, OSError, ValueError, KeyError, BackboneError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # of damaged files transformers raises nearly anything
             raise CheckpointError(
                 f"no SERAC classifier can be loaded from {folder}: {error}",
                 remedy="train one, or check the folder's name",
