@@ -18,7 +18,7 @@ def main(folders: Sequence[str]) -> None:
     """Write into the editors in ``folders``; those with parts in other editors' folders last."""
     found = [Path(f) for f in folders] or sorted(p.parent for p in ASSETS.glob("*/config.json"))
     editors = {f: values for f in found if "method" in (values := read_config(f / "config.json"))}
-    for folder, values in sorted(editors.items(), key=lambda item: "parts" in item[1]):
+    for folder in sorted(editors, key=lambda folder: "parts" in editors[folder]):
         inner = folder / "counterfactual"  # of MSCKE-MEND it is an editor itself
         if (inner / "config.json").is_file() and "method" in read_config(inner / "config.json"):
             change_header(inner)
