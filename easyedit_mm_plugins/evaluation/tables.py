@@ -106,7 +106,7 @@ def footer(
     if env:
         commit = env.get("git_commit")
         notes.append(f"Hardware: {hardware_line(dict(env))}.")
-        notes.append(f"Seed {env.get('seed')}; commit {commit[:12] if commit else 'unknown'}.")
+        notes.append(f"Seed {env.get('seed')}; commit {str(commit)[:12] if commit else 'unknown'}.")
     return "  \n".join(notes)
 
 
