@@ -7,7 +7,7 @@ EasyEdit's own BLIP-2 and MiniGPT-4 stand behind the same frame in ``bridge/back
 """
 
 from .base import Backbone
-from .catalog import check_backbones, load_backbone
+from .catalog import check_backbones, check_device, dtype_named, load_backbone
 from .entries import BACKBONES, BackboneEntry
 from .hf import HFBlip2, HFLlava, HFMiniGPT4
 from .splice import Batch, Row, answer_logits, assemble, generate_ids
@@ -24,6 +24,8 @@ __all__ = [
     "answer_logits",
     "assemble",
     "check_backbones",
+    "check_device",
+    "dtype_named",
     "generate_ids",
     "load_backbone",
 ]

@@ -121,6 +121,32 @@ def check_backbones(*names: str) -> None:
     BACKBONES.check(*(name for name in names if not Path(name).is_dir()))
 
 
+def dtype_named(name: str) -> torch.dtype:
+    """The dtype called ``name``.
+
+    Raises:
+        ConfigError: torch has none of that name.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"unknown dtype {name!r}", remedy="float32, bfloat16 or float16")
+    return dtype
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise unless ``device`` is one of this machine's.
+
+    Raises:
+        ConfigError: it is no device's name. BackboneError: this machine has no such device.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}", remedy="cpu, cuda or cuda:1") from None
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise BackboneError(f"device {device} is not available", remedy="use device=cpu")
+
+
 def load_backbone(
     name: str | Path,
     source: str | Path | None = None,
@@ -143,13 +169,8 @@ def load_backbone(
         UnknownNameError: no such name; the message offers the nearest.
         BackboneError: it cannot be loaded.
     """
-    if isinstance(dtype, str):
-        if not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise ConfigError(f"unknown dtype {dtype!r}", remedy="float32, bfloat16 or float16")
-        dtype = getattr(torch, dtype)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"device {device} is not available", remedy="use device=cpu")
-    kwargs |= {"device": device, "dtype": dtype}
+    check_device(device)
+    kwargs |= {"device": device, "dtype": dtype_named(dtype) if isinstance(dtype, str) else dtype}
     if str(name) not in BACKBONES and Path(name).is_dir():
         return from_folder(name, **kwargs)
     return BACKBONES.get(str(name)).load(source, **kwargs)

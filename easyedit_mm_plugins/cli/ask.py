@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DType, OneBackbone
+from .options import EDITOR, Device, DType, OneBackbone
 
 NOT_TAKEN = 3  # exit code where the edit has no effect on its own question
 
@@ -22,7 +22,9 @@ def ask(
     ] = None,
     method: Annotated[str, typer.Option(help="See 'list methods'.")] = "mscke",
     backbone: OneBackbone = "scenes-llava",
-    editor: Annotated[Path | None, typer.Option(help="Folder of a trained editor.")] = None,
+    editor: Annotated[
+        Path | None, typer.Option(help=f"{EDITOR}; by default the shipped one.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 8,
     device: Device = "cpu",
     dtype: DType = None,
@@ -36,16 +38,18 @@ def ask(
     from ..data import Question, open_image
     from ..evaluation import same_answer
     from ..methods import METHODS, make_editor
+    from ..methods.factory import editor_folder
     from .before_after import answer_table, ask_around, unknown_words
 
     METHODS.check(method)
     check_backbones(backbone)
+    folder = editor_folder(editor) if editor else None
     open_image(image)
     edit = Question(question, image, answer)
     asked = [edit, *(Question(q, image) for q in questions or [])]
     asked += [Question(q) for q in text or []]
     loaded = load_backbone(backbone, device=device, dtype=dtype)
-    made = make_editor(method, loaded, folder=editor)
+    made = make_editor(method, loaded, folder=folder)
     lacking = unknown_words(loaded.tokenizer, [answer, *(q.text for q in asked)])
     if lacking:
         words = ", ".join(map(repr, lacking))

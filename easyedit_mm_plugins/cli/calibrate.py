@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import CheckpointError, ConfigError
-from .options import AllowOutside, Device, DType, Images, OneBackbone, TrainingData
+from ..core.registry import did_you_mean
+from .options import EDITOR, AllowOutside, Device, DType, Images, OneBackbone, TrainingData
+
+GATES = ("prompt-end", "learned", "released")  # those with a threshold
 
 
 def calibrate(
     backbone: OneBackbone,
     editor: Annotated[
-        Path | None, typer.Option(help="Trained DualEdit; by default the shipped one.")
+        Path | None, typer.Option(help=f"{EDITOR}; by default the shipped one.")
     ] = None,
     gate: Annotated[
         str | None, typer.Option(help="prompt-end, learned or released; by default the editor's.")
@@ -49,20 +52,21 @@ def calibrate(
 
     if max_leak is not None and not 0 <= max_leak <= 1:
         raise ConfigError(f"max_leak is {max_leak}, but is a share, from 0 to 1")
+    if gate is not None:
+        check_gate(gate)
     check_backbones(backbone)
+    folder = editor_folder(editor) if editor else shipped_editor("dualedit", Path(backbone).name)
+    if folder is None:
+        raise CheckpointError(
+            f"no trained DualEdit editor is shipped for {backbone}",
+            remedy="give its folder with --editor, or train one: easyedit-mm train",
+        )
     records = load_records(data, split="train", images=images, allow_outside=allow_outside)
     records = records.records[-held_out:]
     base = load_backbone(backbone, device=device, dtype=dtype)
-    folder = editor_folder(editor) if editor else shipped_editor("dualedit", base)
-    if folder is None:
-        raise CheckpointError(
-            f"no trained DualEdit editor is shipped for {base.name}",
-            remedy="give its folder with --editor, or train one: easyedit-mm train",
-        )
     loaded = DualEdit.from_pretrained(folder, base)
     kind = gate or loaded.config.gate.kind
-    if kind == "off":
-        raise ConfigError("gate off has no threshold", remedy="calibrate another gate: --gate")
+    check_gate(kind)
     subject = loaded.with_gate(kind)
     many = (100 if kind == "learned" else 1) if memory is None else memory
     others = min(many, len(records)) - 1
@@ -89,3 +93,11 @@ def calibrate(
         loaded.save_pretrained(out, half=False)
         CONSOLE.print(f"editor: {out}", markup=False)
     return found
+
+
+def check_gate(kind: str) -> None:
+    """Raise :class:`ConfigError` for a gate that is unknown or has no threshold."""
+    if kind == "off":
+        raise ConfigError("gate off has no threshold", remedy="calibrate another gate: --gate")
+    if kind not in GATES:
+        raise ConfigError(f"unknown gate {kind!r}; {did_you_mean(kind, list(GATES))}")

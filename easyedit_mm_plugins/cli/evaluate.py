@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import (
+    EDITOR,
     AllowOutside,
     Backbones,
     Device,
@@ -42,7 +43,7 @@ def evaluate(
     extra: Annotated[bool, typer.Option("--extra", help="Also ask fg_extra's questions.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 32,
     editor: Annotated[
-        list[str] | None, typer.Option(help="Trained editor: FOLDER, or METHOD=FOLDER.")
+        list[str] | None, typer.Option(help=f"{EDITOR}; METHOD=FOLDER for one of several.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the run, below --runs.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),

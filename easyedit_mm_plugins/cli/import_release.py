@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.errors import CheckpointError
 from .options import Device, DType
 
 
@@ -25,10 +26,13 @@ def import_release(
 ) -> None:
     """Turn a checkpoint of MSCKE's release into an editor that the other commands load."""
     from ..backbones import check_backbones, load_backbone
+
+    check_backbones(backbone)
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint} does not exist", remedy="check the path")
     from ..core.console import CONSOLE
     from ..methods.mscke.release_import import import_release, read_release
 
-    check_backbones(backbone)
     read_release(checkpoint)  # a bad file is said before a large model is loaded
     editor = import_release(
         checkpoint, load_backbone(backbone, device=device, dtype=dtype), clip=clip, lm=lm

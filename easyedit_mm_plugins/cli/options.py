@@ -14,13 +14,30 @@ import typer
 
 from ..core.errors import ConfigError
 
+
+def _checked_device(value: str) -> str:
+    if value != "cpu":
+        from ..backbones import check_device
+
+        check_device(value)
+    return value
+
+
+def _checked_dtype(value: str | None) -> str | None:
+    if value is not None:
+        from ..backbones import dtype_named
+
+        dtype_named(value)
+    return value
+
+
 # Options of several commands.
 Images = Annotated[Path | None, typer.Option(help="Folder that image paths are relative to.")]
 AllowOutside = Annotated[
     bool,
     typer.Option("--allow-outside", help="Accept image paths that lead out of the image folder."),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...", callback=_checked_device)]
 Backbones = Annotated[
     list[str],
     typer.Option(help="Base model: a name (see 'list backbones'), NAME=SOURCE or a model folder."),
@@ -33,7 +50,10 @@ Log = Annotated[
     list[str] | None, typer.Option(help="tensorboard or wandb; repeatable, off by default.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and say so.")]
-DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+DType = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16.", callback=_checked_dtype)
+]
+EDITOR = "Trained editor: the folder of a training, or best/ in it"  # help of --editor
 
 
 def be_quiet() -> None:
@@ -62,11 +82,15 @@ def resumable() -> Iterator[None]:
 
 
 def editor_folders(given: list[str], methods: list[str]) -> dict[str, str]:
-    """``--editor`` values, FOLDER or METHOD=FOLDER, by method.
+    """``--editor`` values, FOLDER or METHOD=FOLDER, as the folders of trained editors by method.
 
     Raises:
         ConfigError: a method that is not asked for, none where there are several, no such folder.
     """
+    from ..methods import METHODS
+    from ..methods.factory import editor_folder
+
+    methods = [METHODS.key(method) for method in methods]
     folders = {}
     for value in given:
         method, separator, folder = value.partition("=")
@@ -77,11 +101,12 @@ def editor_folders(given: list[str], methods: list[str]) -> dict[str, str]:
                     remedy=f"write --editor {methods[0]}={value}",
                 )
             method, folder = methods[0], value
+        method = METHODS.key(method)
         if method not in methods:
             raise ConfigError(f"--editor {value}: {method} is not among the methods of this run")
         if not Path(folder).is_dir():
             raise ConfigError(f"--editor {value}: the folder does not exist")
-        folders[method] = folder
+        folders[method] = str(editor_folder(folder))
     return folders
 
 

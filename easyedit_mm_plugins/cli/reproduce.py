@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.errors import ConfigError
 from .options import AllowOutside, Device, DType, Images, resumable
 
 
@@ -38,10 +39,16 @@ def reproduce(
 
     Exit code 1: no case could be measured, so there is no table.
     """
+    from ..backbones import check_backbones
     from ..core.console import show_error
     from ..papers import EXPERIMENTS, ExperimentSettings
     from ..papers.tables import NothingMeasured
 
+    EXPERIMENTS.check(name)  # before its module is imported
+    for given in backbone or []:
+        check_backbones(given if Path(given).is_dir() else given.partition("=")[0])
+    if editors is not None and not editors.is_dir():
+        raise ConfigError(f"--editors {editors} is not a folder")
     run = EXPERIMENTS.get(name)
     settings = ExperimentSettings(
         name=EXPERIMENTS.key(name),

@@ -13,13 +13,17 @@ from ..core.console import CONSOLE
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError
 from ..core.yaml_files import parse_yaml
+from ..methods import METHODS
 from .options import AllowOutside, Device, DType, Images, Log, OneBackbone, SkipBad, resumable
+
+# Those of this package; asking for other packages' would import torch.
+TRAINABLE = [entry.name for entry in METHODS.known() if entry.trainer is not None]
 
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; the editor lands in OUT/best.")],
     method: Annotated[
-        str, typer.Option(help="See 'list methods'; one that has a trainer.")
+        str, typer.Option(help=f"One of {', '.join(TRAINABLE)}, or another package's.")
     ] = "mscke",
     backbone: OneBackbone = "scenes-llava",
     data: Annotated[

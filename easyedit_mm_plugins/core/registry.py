@@ -115,6 +115,11 @@ class Registry(Generic[T]):
         self._scan()
         return sorted(self._items)
 
+    def known(self) -> list[T]:
+        """What was registered so far, other packages' and what is not imported yet left out."""
+        found = [v for v in self._items.values() if not isinstance(v, (str, EntryPoint))]
+        return [value for i, value in enumerate(found) if value not in found[:i]]
+
     def __contains__(self, name: object) -> bool:
         self._scan()
         return self.key(name) in self._items

@@ -15,6 +15,7 @@ import logging
 import math
 import random
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..core.console import CONSOLE
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError, TrainingError
 from ..core.registry import did_you_mean
@@ -33,6 +35,31 @@ from .base import Editor
 from .resume import Resumable
 
 LOG = logging.getLogger(__name__)
+MINUTE = 60.0  # seconds between lines of a training without a terminal
+
+
+class _Lines:
+    """A line a minute about a training that nobody watches."""
+
+    def __init__(self, name: str, step: int) -> None:
+        self.name, self.first, self.loss = name, step, float("nan")
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, step: int, total: int, losses: Sequence[float] | None) -> None:
+        """Print where the training stands; ``losses`` are those of the steps since it noted any."""
+        if losses:
+            self.loss = sum(losses) / len(losses)
+        now = time.monotonic()
+        if now - self.last < MINUTE:
+            return
+        self.last = now
+        left = (now - self.start) / (step - self.first) * (total - step) / 60
+        CONSOLE.print(
+            f"{time.strftime('%H:%M:%S')} {self.name}: step {step}/{total}, loss {self.loss:.4f}, "
+            f"{left:.0f} min left",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 class Trainer(Resumable, ABC):
@@ -143,6 +170,7 @@ class Trainer(Resumable, ABC):
         hp = self.hparams
         quiet = hp.silent or not sys.stderr.isatty() or not self.ranks.first
         bar = tqdm(total=self.total, initial=self.step, disable=quiet, desc=self.name, leave=False)
+        say = _Lines(self.name, self.step) if quiet and not hp.silent and self.ranks.first else None
         fresh: list[dict[str, float]] = []
         while self.step < self.total:
             fresh.append(self.train_step())
@@ -154,6 +182,8 @@ class Trainer(Resumable, ABC):
                         self.running.setdefault(key, []).append(value)
                 fresh = []
             bar.update()
+            if say is not None:
+                say(self.step, self.total, self.running.get("loss/total"))
             if (self.step % hp.log_interval == 0 or last) and self.running:
                 means = {key: sum(v) / len(v) for key, v in self.running.items()}
                 self._note(means)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from easyedit_mm_plugins.data import load_records
 from easyedit_mm_plugins.evaluation.results import records_identity
 from easyedit_mm_plugins.host import requirements
 from easyedit_mm_plugins.host.requirements import HostInfo
+from easyedit_mm_plugins.methods import training
 from easyedit_mm_plugins.methods.base import Unedited
 from easyedit_mm_plugins.methods.entries import METHODS
 from easyedit_mm_plugins.papers import EXPERIMENTS
@@ -261,6 +263,29 @@ def test_a_json_file_cut_short_and_wrong_names_are_said(data, loaded, run):
     assert code == 2 and "does not exist" in err
 
 
+EARLY = {
+    ("evaluate", "--method", "unedited", "--device", "gpu"): "unknown device 'gpu'",
+    ("evaluate", "--method", "unedited", "--device", "cuda:99"): "cuda:99 is not available",
+    ("evaluate", "--method", "unedited", "--dtype", "float99"): "unknown dtype 'float99'",
+    ("calibrate", "--backbone", "scenes-llava", "--editor", "nowhere"): "nowhere is not a folder",
+    ("calibrate", "--backbone", "scenes-llava", "--gate", "learnd"): "did you mean learned",
+    ("calibrate", "--backbone", "scenes-llava", "--gate", "off"): "has no threshold",
+    ("calibrate", "--backbone", "tiny"): "no trained DualEdit editor is shipped for tiny",
+    ("ask", "0.png", "q", "a", "--editor", "nowhere"): "nowhere is not a folder",
+    ("reproduce", "mscke-table2", "--backbone", "scenes-lava"): "did you mean scenes-llava",
+    ("reproduce", "mscke-table2", "--editors", "nowhere"): "--editors nowhere",
+    ("suggest-layers", "--backbone", "tiny", "--data", "x.json"): "x.json: does not exist",
+    ("import-release", "x.pt", "--backbone", "tiny", "--out", "o"): "x.pt does not exist",
+    ("train", "--method", "unedited", "--out", "o"): "has no trainer",
+}
+
+
+@pytest.mark.parametrize("command", EARLY, ids=" ".join)
+def test_wrong_paths_and_names_are_said_before_anything_loads(data, loaded, run, command):
+    code, _, err = run(*command)
+    assert code == 2 and EARLY[command] in err and loaded == []
+
+
 def test_usage_mistakes_and_our_errors_both_end_with_2_and_debug_shows_the_traceback(data, run):
     assert run("evaluate", "--method", "unedited", "--limit", "0")[0] == 2
     assert run("no-such-command")[0] == 2
@@ -344,19 +369,41 @@ def test_an_editor_that_does_not_undo_is_caught(tiny_backbone):
         ask_around(Leaking(tiny_backbone), edit, [edit])
 
 
-def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone(data, loaded, run):
+def test_training_says_what_it_can_train_and_gives_a_line_a_minute_without_a_terminal(
+    data, loaded, run, monkeypatch
+):
+    code, out, _ = run("train", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert all(f" {n}," in words for n in ("mscke", "mscke-mend", "dualedit", "visedit", "mend"))
+    assert " unedited" not in words
+    monkeypatch.setattr(training, "MINUTE", 0.0)
+    folder = clip_folder_for_training(data.parent)
+    code, out, _ = run("train", "--backbone", "tiny", "--data", data, "--hparams", folder, "--out",
+                       "o", "--set", "max_iters=3", "--set", "silent=false")  # fmt: skip
+    lines = [line for line in out.splitlines() if "MSCKE: step " in line]
+    assert code == 0 and len(lines) == 3
+    assert re.match(r"\d\d:\d\d:\d\d MSCKE: step 2/3, loss \d+\.\d{4}, 0 min left", lines[1])
+
+
+def clip_folder_for_training(folder: Path) -> Path:
+    """Training settings of MSCKE for the backbone "tiny", with a tiny encoder beside them."""
     from easyedit_mm_plugins.recipes.scenes_clip import save_encoder
 
     from ..support.mscke_tiny import TINY_OPT, tiny_encoder
 
-    save_encoder(tiny_encoder(), data.parent / "clip")
+    save_encoder(tiny_encoder(), folder / "clip")
     settings = {
         "model_name": "tiny", "alg": "MSCKE", "opt": "AdamW", "lr": 1e-3, "batch_size": 2,
         "max_iters": 9, "val_interval": 1, "log_interval": 1, "model_save_pt": 1,
-        "scope": {"encoder": str(data.parent / "clip"), "pretrained": None, "dim": 8},
+        "scope": {"encoder": str(folder / "clip"), "pretrained": None, "dim": 8},
         "counterfactual": {"lm": TINY_OPT},
     }  # fmt: skip
-    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "tiny.yaml"
+
+
+def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone(data, loaded, run):
+    clip_folder_for_training(data.parent)
     train = ("train", "--backbone", "tiny", "--data", data, "--val", 2, "--hparams", "tiny.yaml")
     code, out, _ = run(*train, "--out", "o", "--set", "max_iters=2")
     assert code == 0 and "3 records, 2 kept for validation" in out and "editor: o/best" in out
@@ -365,6 +412,12 @@ def test_an_editor_is_trained_resumed_evaluated_and_refused_for_another_backbone
     assert (data.parent / "o/history.json").read_text() == history
     measure = ("evaluate", "--method", "mscke", "--data", data, "--editor", "o/best")
     assert run(*measure, "--backbone", "tiny")[0] == 0
+    # The folder of the training stands for its best editor, whatever way the method is written.
+    whole = (*measure[:-1], "MSCKE=o", "--method", "unedited", "--name", "whole")
+    assert run(*whole, "--backbone", "tiny")[0] == 0
+    edit = ("ask", "0.png", "what color is the circle?", "green", "--backbone", "tiny")
+    tables = [run(*edit, "--editor", folder)[1] for folder in ("o", "o/best")]
+    assert tables[0] == tables[1] and "edit:" in tables[0]
     loaded.append("other")
     BACKBONES.add(name="other", loader=lambda source=None, **kwargs: build_tiny("blip2"))
     try:
