@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 CASES = 300
 # Of an embedded decoder's 8 layers; 4 is the paper's 16 by depth.
 SWEEP = {"text": (2, 4, 6), "visual": (1, 2, 4)}
+WHOLE, WHOLE_NO_GATE = "dualedit/trained-to-the-end", "dualedit/trained-to-the-end-no-gate"
 TABLE1 = [Layers(k, None) for k in (16, 17, 18, 19)] + [Layers(None, k) for k in (16, 17, 18, 19)]
 TABLE3 = [Layers(*pair) for pair in ((1, 2), (2, 2), (5, 5), (10, 10), (30, 30), (16, 19))]
 
@@ -139,14 +141,14 @@ def measure(
             plan[backbone.name] = wanted = rows(backbone)
             for row in wanted:
                 make = variants.gated if row.gated else variants.editor
-                makers[row.name] = lambda m=make, k=row.layers: m(k)
+                makers[row.name] = partial(make, row.layers)
             folder = _shipped(settings, backbone) if shipped else None
             if folder is not None:
                 whole = DualEdit.from_pretrained(folder, backbone)
-                makers["dualedit/trained-to-the-end"] = lambda e=whole: e
-                makers["dualedit/trained-to-the-end-no-gate"] = lambda e=whole: e.with_gate("off")
-            for label, make in makers.items():
-                _ask(label, make, records, protocol, run, bar, backbone.name)
+                makers[WHOLE] = partial(whole.with_gate, whole.config.gate.kind)
+                makers[WHOLE_NO_GATE] = partial(whole.with_gate, "off")
+            for label, maker in makers.items():
+                _ask(label, maker, records, protocol, run, bar, backbone.name)
     run.summarise()
     return run, plan
 
@@ -194,11 +196,9 @@ def _table(
             if row.printed is not None and row.printed != row.layers:
                 label += f" (paper: {_both(row.printed)})"
             lines.append(Line.of(label, found.get(row.name), _printed(table, row, data)))
-        for name, label in (
-            ("dualedit/trained-to-the-end-no-gate", "shipped editor, trained to the end, no gate"),
-            ("dualedit/trained-to-the-end", "shipped editor, trained to the end, its gate"),
-        ):
+        for name, gate in ((WHOLE_NO_GATE, "no gate"), (WHOLE, "its gate")):
             if name in found:
+                label = f"shipped editor, trained to the end, {gate}"
                 lines.append(Line.of(label, found[name]))
         blocks.append(Block(block_title(backbone), lines))
     below = [*notes(run), *paper_notes(table)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import ExperimentSettings, published
@@ -32,23 +33,21 @@ def figure5(settings: ExperimentSettings) -> None:
 
     settings = replace(settings, limit=settings.limit or CASES)
     run, plan = measure(settings, rows, shipped=False)
-    blocks, metrics = [], []
+    blocks: list[Block] = []
+    metrics: list[str] = []
     for backbone, wanted in plan.items():
         found = {r["method"]: r["metrics"] for r in run.rows() if r["backbone"] == backbone}
         values = {row.layers: found[row.name]["reliability"] for row in wanted}
-        text = sorted({layers.text for layers in values})
-        visual = sorted({layers.visual for layers in values})
+        text = sorted({layers.text for layers in values if layers.text is not None})
+        visual = sorted({layers.visual for layers in values if layers.visual is not None})
         write_csv(
             settings.out / f"figure5-{backbone}.csv",
             ["text_layer", "visual_layer", "reliability"],
             [(layers.text, layers.visual, float(v)) for layers, v in values.items()],
         )
         grid = [[values[Layers(t, v)] for v in visual] for t in text]
-        draw(
-            settings.out / f"figure5-{backbone}.png",
-            lambda f, a, n=backbone, g=grid, x=visual, y=text: _paint(f, a, n, g, x, y),
-            size=(4.5, 4),
-        )
+        painter = partial(_paint, backbone, grid, visual, text)
+        draw(settings.out / f"figure5-{backbone}.png", painter, size=(4.5, 4))
         lines = [
             Line(f"text {t}", {f"visual {v}": values[Layers(t, v)] for v in visual}) for t in text
         ]
@@ -63,7 +62,7 @@ def figure5(settings: ExperimentSettings) -> None:
     Table(title, metrics, blocks, [*notes(run), *further], first="layer").write(settings.out)
 
 
-def _paint(figure: Any, axes: Any, name: str, grid: list, visual: list, text: list) -> None:
+def _paint(name: str, grid: list, visual: list, text: list, figure: Any, axes: Any) -> None:
     image = axes[0].imshow(grid, cmap="viridis", origin="lower")
     axes[0].set(title=f"{name}: reliability", xlabel="visual layer", ylabel="text layer")
     axes[0].set_xticks(range(len(visual)), visual)

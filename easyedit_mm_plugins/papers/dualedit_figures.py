@@ -6,6 +6,7 @@ None of them trains anything. The paper draws them without numbers, on LLaVA-1.5
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def figure1(settings: ExperimentSettings) -> None:
 
         return {"series": attention_received(backbone, [r.edit for r in records])}
 
-    def paint(figure: Any, axes: Any, name: str, series: dict[str, list[float]]) -> None:
+    def paint(name: str, series: dict[str, list[float]], _: Any, axes: Any) -> None:
         for label, values in series.items():
             axes[0].plot(values, "--" if "top" in label else "-", marker="o", label=label)
         axes[0].set(title=name, xlabel="layer", ylabel="attention received, mean")
@@ -50,11 +51,7 @@ def figure1(settings: ExperimentSettings) -> None:
         series = facts["series"]
         rows = [(k, *values) for k, values in enumerate(zip(*series.values(), strict=True))]
         write_csv(out / f"figure1-{name}.csv", ["layer", *series], rows)
-        draw(
-            out / f"figure1-{name}.png",
-            lambda f, a, n=name, s=series: paint(f, a, n, s),
-            size=(6, 4),
-        )
+        draw(out / f"figure1-{name}.png", partial(paint, name, series), size=(6, 4))
     _layers_table(
         out,
         "DualEdit, figure 1: attention received, percent",
@@ -77,7 +74,7 @@ def figure2(settings: ExperimentSettings) -> None:
         found = noise_effects(backbone, [r.edit for r in records], SIGMAS)
         return {"kl": [[tokens, s, values] for (tokens, s), values in found.items()]}
 
-    def paint(figure: Any, axes: Any, name: str, kl: list) -> None:
+    def paint(name: str, kl: list, _: Any, axes: Any) -> None:
         for place, tokens in zip(axes, dict.fromkeys(t for t, _, _ in kl), strict=True):
             for kind, sigma, values in kl:
                 if kind == tokens:
@@ -90,12 +87,7 @@ def figure2(settings: ExperimentSettings) -> None:
         kl = facts["kl"]
         rows = [(t, s, k, v) for t, s, values in kl for k, v in enumerate(values)]
         write_csv(out / f"figure2-{name}.csv", ["tokens", "sigma", "layer", "kl"], rows)
-        draw(
-            out / f"figure2-{name}.png",
-            lambda f, a, n=name, k=kl: paint(f, a, n, k),
-            size=(13, 4),
-            columns=3,
-        )
+        draw(out / f"figure2-{name}.png", partial(paint, name, kl), size=(13, 4), columns=3)
     _layers_table(
         out,
         "DualEdit, figure 2: KL of the output under noise of sigma 1",
@@ -126,7 +118,7 @@ def figure4(settings: ExperimentSettings) -> None:
             facts[tokens] |= {"threshold": threshold, "balanced": accuracy}
         return {"layer": layer, "tokens": facts}
 
-    def paint(figure: Any, axes: Any, name: str, facts: dict) -> None:
+    def paint(name: str, facts: dict, _: Any, axes: Any) -> None:
         sides = ("edited", "unrelated")
         lowest = min(min(s[side]) for s in facts["tokens"].values() for side in sides)
         for place, (tokens, s) in zip(axes, facts["tokens"].items(), strict=True):
@@ -147,12 +139,7 @@ def figure4(settings: ExperimentSettings) -> None:
             for value in s[side]
         ]
         write_csv(out / f"figure4-{name}.csv", ["tokens", "side", "cosine"], rows)
-        draw(
-            out / f"figure4-{name}.png",
-            lambda f, a, n=name, x=facts: paint(f, a, n, x),
-            size=(14, 4),
-            columns=3,
-        )
+        draw(out / f"figure4-{name}.png", partial(paint, name, facts), size=(14, 4), columns=3)
         lines = [
             Line(t, {"roc_area": 100 * s["auc"], "balanced_accuracy": 100 * s["balanced"],
                      "threshold": 100 * s["threshold"]})

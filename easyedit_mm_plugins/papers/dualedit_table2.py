@@ -8,6 +8,7 @@ run folder holds the rows of all data sets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +120,15 @@ def write(out: Path, runs: Mapping[str, RunFolder], backbones: Sequence[str]) ->
     blocks = []
     for backbone in backbones:
         for name, run in runs.items():
-            which = {
-                "backbone": papers_name(backbone),
-                "dataset": papers_data((run.config.get("dataset") or {}).get("name", name)),
-            }
-            lines = method_lines(
-                run, backbone, labels, lambda m, w=which: published.printed(TABLE, method=m, **w)
+            data = papers_data((run.config.get("dataset") or {}).get("name", name))
+            printed = partial(
+                published.printed, TABLE, backbone=papers_name(backbone), dataset=data
             )
-            lines += [
-                Line(label, paper=published.printed(TABLE, method=m, **which))
-                for m, label in ABSENT.items()
-            ]
+            lines = method_lines(run, backbone, labels, printed)
+            lines += [Line(label, paper=printed(method=m)) for m, label in ABSENT.items()]
             counts = sorted(row["n"] for row in run.rows() if row["backbone"] == backbone)
             about = f"{counts[0] if counts else 'no'} cases, {protocol_of(run)}"
-            title = f"{block_title(backbone)}: {which['dataset'].upper()}, {about}"
+            title = f"{block_title(backbone)}: {data.upper()}, {about}"
             blocks.append(Block(title, [x for x in lines if x.values or x.paper or x.note]))
     Table("DualEdit, table 2: main results", METRICS, blocks, notes(runs)).write(out)
 

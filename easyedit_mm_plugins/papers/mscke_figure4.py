@@ -106,10 +106,10 @@ def write(out: Path, scores: ScoreFile, backbone: str, left_out: dict[str, str])
             if (method, task) not in found:
                 lines.append(Line(label, note=left_out.get(method, "")))
                 continue
-            values, bounds = (
-                dict(zip(METRICS, (side["balanced"], side["in"], side["out"]), strict=True))
-                for side in accuracy(found[method, task])
-            )
+            measured, intervals = accuracy(found[method, task])
+            names = dict(zip(METRICS, ("balanced", "in", "out"), strict=True))
+            values = {metric: measured[key] for metric, key in names.items()}
+            bounds = {metric: intervals[key] for metric, key in names.items()}
             lines.append(Line(label, values, bounds))
             rows.append(
                 {"method": method, "backbone": backbone, "task": task, "values": values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..core.distributed import Ranks
@@ -66,7 +67,7 @@ def write(run: RunFolder, backbones: Sequence[str]) -> None:
             run,
             backbone,
             labels,
-            lambda m, b=papers: published.printed(TABLE, backbone=b, method=m),
+            partial(published.printed, TABLE, backbone=papers),
         )
         printed = any(line.paper for line in lines)
         blocks.append(Block(block_title(backbone, printed=printed), lines))

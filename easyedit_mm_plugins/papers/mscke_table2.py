@@ -108,20 +108,13 @@ def write(
             if variant in missing:
                 lines.append(Line(label, note=missing[variant]))
                 continue
-            values, bounds = (
-                {"specificity": measured["specificity"], "scope_accuracy": scope["balanced"]}
-                for measured, scope in zip(
-                    (rows[row_name(variant)][key] for key in ("metrics", "intervals")),
-                    judged[variant],
-                    strict=True,
-                )
-            )
-            fusion = PAPERS_FUSIONS.get(variant.fusion, variant.fusion)
-            printed = (
-                {}
-                if variant is TEXT
-                else published.printed(TABLE, backbone=papers, fusion=fusion, encoder=encoder)
-            )
+            row, (scope, intervals) = rows[row_name(variant)], judged[variant]
+            values = {"specificity": row["metrics"]["specificity"]}
+            bounds = {"specificity": row["intervals"]["specificity"]}
+            values["scope_accuracy"] = scope["balanced"]
+            bounds["scope_accuracy"] = intervals["balanced"]
+            fusion = PAPERS_FUSIONS.get(variant.fusion, variant.fusion)  # none for text alone
+            printed = published.printed(TABLE, backbone=papers, fusion=fusion, encoder=encoder)
             lines.append(Line(label, values, bounds, printed))
         blocks.append(Block(_title(backbone, size, encoder), lines))
     gaps = differences(run, scores, backbone)

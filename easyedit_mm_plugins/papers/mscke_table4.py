@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -120,19 +121,24 @@ def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[
     cases = [[r.edit, *r.rephrase, *r.in_scope, *r.out_scope] for r in records]
     if situation != "benchmark":
         # Each its own picture, the first question after the edit; the edit is another picture's.
-        singles = [(case[1], records[i - 1].edit) for i, case in enumerate(cases)]
-        groups = [singles[i : i + batch] for i in range(0, len(singles), batch)]
-        full = [g for g in groups if len(g) == batch] or [singles]
-        return [QuestionGroup([q for q, _ in g], [g[0][1]]) for g in full]
+        singles = [(case[1], i - 1) for i, case in enumerate(cases)]
+        groups = _full_groups(singles, batch)
+        return [QuestionGroup([q for q, _ in g], [records[g[0][1]].edit]) for g in groups]
     if batch == 1:
         return [QuestionGroup(case, [r.edit]) for case, r in zip(cases, records, strict=True)]
     flat = [(q, i) for i, case in enumerate(cases) for q in case]
-    groups = [flat[i : i + batch] for i in range(0, len(flat), batch)]
-    full = [g for g in groups if len(g) == batch] or [flat]
     return [
         QuestionGroup([q for q, _ in g], [records[i].edit for i in sorted({i for _, i in g})])
-        for g in full
+        for g in _full_groups(flat, batch)
     ]
+
+
+def _full_groups(
+    questions: list[tuple[Question, int]], size: int
+) -> list[list[tuple[Question, int]]]:
+    """Groups of ``size`` questions, each with its case; one smaller group if there are fewer."""
+    groups = [questions[i : i + size] for i in range(0, len(questions), size)]
+    return [group for group in groups if len(group) == size] or [questions]
 
 
 @torch.no_grad()
@@ -155,16 +161,16 @@ def measure(
     try:
         memory = {
             name: profile(
-                lambda n=name: meter.first(n),
-                lambda n=name: meter.prepare(n),
+                partial(meter.first, name),
+                partial(meter.prepare, name),
                 device,
                 warm_up=patient,
             )
             for name in asked
         }
         timings = in_turns(
-            {name: lambda n=name: meter.ask(n) for name in asked},
-            {name: lambda n=name: meter.prepare(n) for name in asked},
+            {name: partial(meter.ask, name) for name in asked},
+            {name: partial(meter.prepare, name) for name in asked},
             rounds=rounds,
             warm_up=3 if patient else 0,  # the profiler has run all of it
             device=device,

@@ -116,17 +116,17 @@ def method_lines(
     run: RunFolder,
     backbone: str,
     labels: Mapping[str, str],
-    printed: Callable[[str], Mapping[str, float | None]],
+    printed: Callable[..., Mapping[str, float | None]],
 ) -> list[Line]:
     """A line for each method of ``labels``; what failed says why.
 
     Args:
-        printed: gives what the paper prints for a method.
+        printed: called with ``method=``; gives what the paper prints for it.
     """
     rows = {row["method"]: row for row in run.rows() if row["backbone"] == backbone}
     failed = {m["method"]: m["reason"] for m in run.status.missing() if m["backbone"] == backbone}
     return [
-        Line.of(label, rows.get(m), printed(m), failed.get(m, "not measured yet"))
+        Line.of(label, rows.get(m), printed(method=m), failed.get(m, "not measured yet"))
         for m, label in labels.items()
     ]
 
@@ -149,7 +149,7 @@ def paper_notes(table: str) -> list[str]:
     return [f"The paper: {note}" for note in published.notes(table)]
 
 
-def run_note(where: object, environment: Mapping[str, Any], what: str = "Run") -> str:
+def run_note(where: object, environment: dict[str, Any], what: str = "Run") -> str:
     """Where the run lies and what it ran on."""
     return f"{what}: {where}; {hardware_line(environment)}." if environment else f"{what}: {where}."
 
