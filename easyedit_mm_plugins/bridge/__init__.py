@@ -75,6 +75,8 @@ def register() -> Status:
             been changed then.
     """
     global _state
+    from .datasets import dataset_classes
+    from .datasets import wrap_init as wrap_dataset
     from .editor import executor, wrap_edit, wrap_edit_dataset, wrap_init
     from .methods import easyedit_methods
     from .trainer import TRAINER_HOOKS, trainable
@@ -112,6 +114,7 @@ def register() -> Status:
             MethodHook(trainer, name, make(host, _lookup_train))
             for name, make in TRAINER_HOOKS.items()
         ]
+        hooks += [MethodHook(c, "__init__", wrap_dataset(_lookup)) for c in dataset_classes(host)]
     apply_all(hooks)
     state.methods |= methods
     state.datasets = list(datasets)

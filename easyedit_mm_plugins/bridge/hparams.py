@@ -46,11 +46,11 @@ def read_hparams(path: str | Path, host: Host) -> Any:
         ConfigError: the file is missing or malformed, its algorithm is none of EasyEdit's
             multimodal ones, or a key that the class needs is missing.
     """
-    name = None if yaml_path(path).is_file() else ShortName.meant(path)
-    path, values = (name, complete(name)) if name else read_yaml(path)
+    short = None if yaml_path(path).is_file() else ShortName.meant(path)
+    where, values = (short, complete(short)) if short else read_yaml(path)
     alg = values.get("alg_name", values.get("alg"))
     if alg not in _CLASSES:
-        raise ConfigError(f"{path}: {alg!r} is unknown; {did_you_mean(str(alg), [*_CLASSES])}")
+        raise ConfigError(f"{where}: {alg!r} is unknown; {did_you_mean(str(alg), [*_CLASSES])}")
     places = _CLASSES[alg]
     module, name = places[-1 if "alg_name" not in values else 0]
     cls = getattr(host.module(module), name)
@@ -65,7 +65,7 @@ def read_hparams(path: str | Path, host: Host) -> Any:
         try:
             hparams = cls.from_hparams(str(copy))
         except (TypeError, KeyError) as error:
-            raise ConfigError(f"{path}: EasyEdit's {name} refuses it: {error}") from error
+            raise ConfigError(f"{where}: EasyEdit's {name} refuses it: {error}") from error
     for key, value in values.items():
         if key not in known:
             setattr(hparams, key, value)

@@ -52,8 +52,11 @@ def records_from_arguments(
             found or broken; the message names the request, the field and the file.
         ConfigError: a relative image path, and no such image root.
     """
-    single = isinstance(prompts, str)
-    count = 1 if single else len(prompts)
+    if not isinstance(prompts, (str, list, tuple)):
+        raise DataError(f"is a {type(prompts).__name__}, not text", field="prompts")
+    if not isinstance(locality_inputs, (Mapping, type(None))):
+        raise DataError(f"is a {type(locality_inputs).__name__}", field="locality_inputs")
+    count = 1 if isinstance(prompts, str) else len(prompts)
     columns: dict[str, list[Any]] = {
         "prompts": _column("prompts", prompts, count),
         "targets": _column("targets", targets, count),
@@ -65,6 +68,8 @@ def records_from_arguments(
     optional["rephrase_image"] = rephrase_image
     for part, names in (("text", ("prompt", "ground_truth")), ("vision", _VISION)):
         given = (locality_inputs or {}).get(part)
+        if not isinstance(given, (Mapping, type(None))):
+            raise DataError(f"is a {type(given).__name__}", field=f"locality_inputs.{part}")
         for name in names if given else ():
             if name not in given:
                 raise DataError("is missing", field=f"locality_inputs.{part}.{name}")
@@ -121,7 +126,8 @@ def find_image(image: Any, root: str | None, root_field: str, where: str, field:
     if image is None or isinstance(image, Image.Image):
         return image
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or image.min() < 0 or image.max() > 1:
+        rgb = image.ndim == 3 and image.shape[0] == 3 and image.numel()
+        if not rgb or not (image.min() >= 0 and image.max() <= 1):
             raise DataError(
                 f"is a tensor {list(image.shape)} that is not RGB [3, H, W] within [0, 1]",
                 record=where,
@@ -189,13 +195,13 @@ def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRec
         return Question(text(prompt), shown, text(answer))
 
     extra: dict[str, tuple[Question, ...]] = {}
-    if item.get("rephrase_prompt"):
+    if _given(item, "rephrase_prompt"):
         extra["rephrase"] = (question("rephrase_prompt", "image", "target"),)
     if item.get("image_rephrase") is not None:
         extra["image_rephrase"] = (question("prompt", "image_rephrase", "target"),)
-    if item.get("locality_prompt"):
+    if _given(item, "locality_prompt"):
         extra["text_loc"] = (question("locality_prompt", None, "locality_ground_truth"),)
-    if item.get("multimodal_locality_prompt"):
+    if _given(item, "multimodal_locality_prompt"):
         extra["image_loc"] = (
             question(
                 "multimodal_locality_prompt",
@@ -205,6 +211,11 @@ def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRec
         )
     case_id = str(item.get("case_id", index))
     return EditRecord(case_id, question("prompt", "image", "target"), **extra)
+
+
+def _given(item: Mapping[str, Any], field: str) -> bool:
+    value = item.get(field)
+    return value is not None and not (isinstance(value, str) and not value)
 
 
 def _item_image(item: Mapping[str, Any], field: str | None, index: int) -> ImageLike:
