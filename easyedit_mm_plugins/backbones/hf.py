@@ -21,8 +21,8 @@ from .hub import from_where, unreachable
 from .splice import Segment
 
 
-def find_module(model: nn.Module, name: str) -> nn.Module:
-    """The shallowest submodule or parameter holder called ``name`` in ``model``.
+def find_module(model: nn.Module, name: str) -> Any:
+    """The submodule or parameter called ``name`` of ``model``, or of the model inside it.
 
     Raises:
         BackboneError: there is none.
@@ -100,7 +100,9 @@ class HFBackbone(Backbone):
     def pixels(self, images: Sequence[ImageLike]) -> Tensor:
         """Preprocess images into [N, 3, H, W]."""
         pictures = [open_image(image) for image in images]
-        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        # Channels last, as PIL's: of a picture 1 or 3 pixels high it would guess otherwise.
+        options = {"return_tensors": "pt", "input_data_format": "channels_last"}
+        pixels = self.image_processor(images=pictures, **options)["pixel_values"]
         weight = next(self.vision_tower.parameters())
         return pixels.to(weight.device, weight.dtype)
 
@@ -206,7 +208,7 @@ class HFLlava(HFBackbone):
         return [ids[:start], image, ids[start:]] if start else [image, ids]
 
 
-def _causal(model: nn.Module) -> nn.Module:
+def _causal(model: Any) -> nn.Module:
     inner = find_module(model, "language_model")
     if hasattr(inner, "lm_head"):
         return inner

@@ -67,8 +67,8 @@ def records_from_arguments(
     optional: dict[str, Any] = {"rephrase_prompts": rephrase_prompts}
     optional["rephrase_image"] = rephrase_image
     for part, names in (("text", ("prompt", "ground_truth")), ("vision", _VISION)):
-        given = (locality_inputs or {}).get(part)
-        if not isinstance(given, (Mapping, type(None))):
+        given: Any = (locality_inputs or {}).get(part) or {}
+        if not isinstance(given, Mapping):
             raise DataError(f"is a {type(given).__name__}", field=f"locality_inputs.{part}")
         for name in names if given else ():
             if name not in given:

@@ -58,6 +58,8 @@ def open_image(image: ImageLike) -> Image.Image:
             message names it.
     """
     if isinstance(image, Image.Image):
+        if not image.width or not image.height:
+            raise DataError(f"an image of {image.width} x {image.height} pixels is empty")
         return to_rgb(image)
     if isinstance(image, (str, Path)):
         try:
@@ -73,8 +75,15 @@ def open_image(image: ImageLike) -> Image.Image:
             raise DataError(
                 _decoding_problem(error), file=image, remedy="fetch this file again"
             ) from error
-    if image is not None and hasattr(image, "detach"):  # an RGB tensor [3, H, W] in [0, 1]
-        array = image.detach().float().clamp(0, 1).mul(255).round().byte()
+    if image is not None and hasattr(image, "detach"):
+        values = image.detach().float()
+        rgb = image.ndim == 3 and len(image) == 3 and image.numel() and image.is_floating_point()
+        if not rgb or not (values.min() >= 0 and values.max() <= 1):
+            raise DataError(
+                f"is a tensor {list(image.shape)} that is not RGB [3, H, W] within [0, 1]",
+                remedy="give a path or a PIL image",
+            )
+        array = values.mul(255).round().byte()
         return Image.fromarray(array.permute(1, 2, 0).cpu().numpy(), "RGB")
     raise DataError(f"not an image: {type(image).__name__}", remedy="give a path or a PIL image")
 
@@ -124,7 +133,7 @@ def image_key(image: ImageLike) -> tuple[str, int, int] | int | None:
         return None if image is None else id(image)
     try:
         stat = os.stat(image)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         open_image(image)  # raises the error that names the file
         raise
     return str(image), stat.st_mtime_ns, stat.st_size

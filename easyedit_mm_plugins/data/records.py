@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..core.errors import DataError
+from ..core.text import text_problem
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +55,10 @@ def check_questions(questions: Iterable[Question]) -> list[Question]:
                 remedy="write Question(text, image)",
             )
         for field, value in (("text", question.text), ("answer", question.answer)):
-            if not isinstance(value, str):
-                raise DataError(
-                    f"is a {type(value).__name__}, not a text", record=f"question {i}", field=field
-                )
+            is_text = isinstance(value, str)
+            problem = text_problem(value) if is_text else f"is a {type(value).__name__}, not a text"
+            if problem:
+                raise DataError(problem, record=f"question {i}", field=field)
     return found
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..core.errors import CheckpointError, DataError
+from ..core.errors import CheckpointError, ConfigError, DataError
 from ..data.records import Question, check_questions
 from .edit_file import SavedEdits, read_edits
 from .store import EditStore, InForce, Kept
@@ -238,9 +238,29 @@ def _with_checked_questions(method: Callable[..., Any]) -> Callable[..., Any]:
             name = next((n for n in ("edits", "questions") if n in kwargs), None)
             if name:
                 kwargs[name] = check_questions(kwargs[name])
+        _check_options(self.backbone, args[0] if args else kwargs.get("questions", ()), **kwargs)
         return method(self, *args, **kwargs)
 
     return checked
+
+
+def _check_options(
+    backbone: Backbone,
+    asked: Sequence[Question],
+    *,
+    visible: Visible = None,
+    max_new_tokens: int = 1,
+    top_k: int = 1,
+    **_: Any,
+) -> None:
+    """Raise :class:`ConfigError` for an option of ``generate`` or ``force`` out of its range."""
+    if visible is not None and len(visible) != len(asked):
+        raise ConfigError(f"visible has {len(visible)} rows for {len(asked)} questions")
+    most = getattr(backbone, "vocab_size", top_k)
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens}", remedy="give 1 or more")
+    if not 1 <= top_k <= most:
+        raise ConfigError(f"top_k is {top_k}", remedy=f"give 1 to {most}, the base model's tokens")
 
 
 def force_with_base(
