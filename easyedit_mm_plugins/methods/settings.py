@@ -71,7 +71,7 @@ def settings_class(cls: type[C]) -> type[C]:
     """A decorator for subclasses of :class:`Checked`: a dataclass whose values are checked when it
     is made, and whose fields are documented by the texts below them.
     """
-    made = dataclass(config=CHECKS)(cls)
+    made: Any = dataclass(config=CHECKS)(cls)
     make = made.__init__
 
     @functools.wraps(make)

@@ -41,24 +41,24 @@ def names() -> Iterator[ShortName]:
             yield from (ShortName(alg, b.name, training) for b in backbones if b.easyedit)
 
 
-def settings_of(name: ShortName | str) -> tuple[str, Any]:
-    """The title of the method, and the class of its settings.
+def settings_of(name: ShortName | str) -> tuple[ShortName, str, Any]:
+    """The name itself, the title of the method, and the class of its settings.
 
     Raises:
         UnknownNameError: there are no settings of that name; offers the nearest.
     """
     known = list(names())
     parsed = ShortName.parse(name) if isinstance(name, str) else name
-    if parsed not in known:
+    if parsed is None or parsed not in known:
         raise UnknownNameError(
             f"no settings are called {name}; {did_you_mean(str(name), [str(n) for n in known])}",
             remedy="easyedit-mm hparams list shows all of them",
         )
     if parsed.alg in _EASYEDITS:
         title, *classes = _EASYEDITS[parsed.alg]
-        return title, resolve(classes[parsed.training])
+        return parsed, title, resolve(classes[parsed.training])
     entry = next(entry for entry in METHODS if entry.alg == parsed.alg)
-    return entry.title, entry.training_class if parsed.training else entry.settings_class
+    return parsed, entry.title, entry.training_class if parsed.training else entry.settings_class
 
 
 def complete(name: ShortName) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def complete(name: ShortName) -> dict[str, Any]:
 
     As in EasyEdit's files the method is called ``alg`` for training and ``alg_name`` for editing.
     """
-    _, cls = settings_of(name)
+    *_, cls = settings_of(name)
     found = merged(defaults(cls), settings_for(cls, name))
     key = "alg" if name.training else "alg_name"
     values = {k: value for k, value in found.items() if k not in ("alg", "alg_name")}
@@ -77,8 +77,9 @@ def defaults(cls: type[Any]) -> dict[str, Any]:
     """The defaults of a settings class as plain values; :data:`NEEDED` where there is none."""
     found = {}
     for field in dataclasses.fields(cls):
-        made = field.default_factory is not dataclasses.MISSING
-        value = field.default_factory() if made else field.default
+        value = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
         found[field.name] = NEEDED if value is dataclasses.MISSING else _plain(value)
     return found
 
@@ -95,12 +96,11 @@ def as_yaml(name: ShortName | str) -> str:
     Raises:
         UnknownNameError: as for :func:`settings_of`.
     """
-    title, cls = settings_of(name)
-    name = ShortName.parse(name) if isinstance(name, str) else name
-    values = complete(name)
-    made = build(cls, values, str(name))
-    doing = "Training" if name.training else "Editing with"
-    lines = [f"# {doing} {title}: {BACKBONES.get(name.backbone).title}."]
+    wanted, title, cls = settings_of(name)
+    values = complete(wanted)
+    made = build(cls, values, str(wanted))
+    doing = "Training" if wanted.training else "Editing with"
+    lines = [f"# {doing} {title}: {BACKBONES.get(wanted.backbone).title}."]
     for section in _SECTIONS:
         inside = {key: value for key, value in values.items() if _section(cls, key) == section}
         lines += ["", f"# {section}", *_lines(made, inside)] if inside else []

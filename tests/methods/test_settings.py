@@ -38,7 +38,7 @@ def test_every_method_is_there_for_every_backbone():
 
 @pytest.mark.parametrize("name", NAMES, ids=str)
 def test_what_is_shown_reads_back_equal(name, tmp_path):
-    _, cls = settings_of(name)
+    *_, cls = settings_of(name)
     file = tmp_path / "mine.yaml"
     file.write_text(as_yaml(name))
     assert cls.from_hparams(file) == cls.from_hparams(str(name))
@@ -49,7 +49,7 @@ def test_what_is_shown_reads_back_equal(name, tmp_path):
 
 def test_every_setting_is_documented():
     for name in NAMES:
-        _, cls = settings_of(name)
+        *_, cls = settings_of(name)
         bare = [f.name for f in dataclasses.fields(cls) if not cls.documentation(f.name)]
         assert not bare, f"{cls.__name__}: {', '.join(bare)}"
 
@@ -96,7 +96,7 @@ def matters(file, part, section, path) -> bool:
         found = []
         for name in NAMES:
             if file in ("models", name.alg):
-                _, cls = settings_of(name)
+                *_, cls = settings_of(name)
                 found.append(merged(defaults(cls), settings_for(cls, name)))
         return found
 

@@ -17,11 +17,16 @@ from torch import Tensor, nn
 from ...backbones.base import Backbone
 from ..mscke.by_editor import EditorCounterfactual
 from ..mscke.classifier import ScopeClassifier
-from ..mscke.config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
+from ..mscke.config import (
+    CounterfactualConfig,
+    MSCKEHyperParams,
+    MSCKESettings,
+    MSCKETrainingHyperParams,
+)
 from ..mscke.losses import Drawn
 from ..mscke.model import MSCKE
 from ..mscke.training import MSCKETrainer
-from ..settings import HParams, Weight, build, settings_class
+from ..settings import Weight, build, settings_class
 from .config import MendConfig, MendLosses
 from .losses import mend_losses, mend_total, weighed
 from .model import Mend
@@ -92,7 +97,7 @@ class MendCounterfactualConfig(CounterfactualConfig):
 
     kind: Literal["mend"] = "mend"
     """The base model edited by MEND; other kinds are for MSCKE's class and alg_name."""
-    mend: MendConfig | None = field(default_factory=MendConfig)
+    mend: MendConfig | None = field(default_factory=MendConfig)  # type: ignore[assignment]
     """MEND's own settings."""
 
     def __post_init__(self) -> None:
@@ -101,7 +106,7 @@ class MendCounterfactualConfig(CounterfactualConfig):
 
 
 @settings_class
-class _Mend(HParams):
+class _Mend(MSCKESettings):
     counterfactual: MendCounterfactualConfig = field(default_factory=MendCounterfactualConfig)
 
     _alg: ClassVar[str] = "MSCKE-MEND"

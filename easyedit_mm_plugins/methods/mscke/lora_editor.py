@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar, Literal
 
-from ..settings import Count, HParams, Share, Weight, settings_class
-from .config import CounterfactualConfig, MSCKEHyperParams, MSCKETrainingHyperParams
+from ..settings import Count, Share, Weight, settings_class
+from .config import (
+    CounterfactualConfig,
+    MSCKEHyperParams,
+    MSCKESettings,
+    MSCKETrainingHyperParams,
+)
 from .model import MSCKE
 from .training import MSCKETrainer
 
@@ -23,7 +28,7 @@ class LoRACounterfactualConfig(CounterfactualConfig):
 
 
 @settings_class
-class _LoRA(HParams):
+class _LoRA(MSCKESettings):
     counterfactual: LoRACounterfactualConfig = field(default_factory=LoRACounterfactualConfig)
 
     _alg: ClassVar[str] = "MSCKE-LORA"

@@ -10,8 +10,8 @@ from pydantic import Field
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
 from ..dualedit import DualEdit, DualEditHyperParams, DualEditTrainingHyperParams
-from ..dualedit.config import AdapterConfig, DualEditConfig, GateConfig
-from ..settings import Count, HParams, Weight, settings_class
+from ..dualedit.config import AdapterConfig, DualEditConfig, DualEditSettings, GateConfig
+from ..settings import Count, Weight, settings_class
 
 
 def default_config(layer: int = 19) -> DualEditConfig:
@@ -40,7 +40,7 @@ class VisEdit(DualEdit):
 
 
 @settings_class
-class _VisEdit(HParams):
+class _VisEdit(DualEditSettings):
     adapters: Annotated[list[AdapterConfig], Field(min_length=1)] = field(
         default_factory=lambda: default_config().adapters
     )
