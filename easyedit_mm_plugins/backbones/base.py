@@ -44,7 +44,8 @@ class Backbone(ABC):
     """
 
     family: ClassVar[str]
-    language_model: nn.Module
+    model: Any  # modules whose attributes are their family's
+    language_model: Any
     takes_images: ClassVar[bool] = True  # a backbone of text alone says False
 
     def __init__(
@@ -89,7 +90,7 @@ class Backbone(ABC):
     # What follows from it ---------------------------------------------------------------------
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The part of the language model whose ``layers`` are its layers, found at run time.
 
         Raises:

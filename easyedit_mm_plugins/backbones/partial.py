@@ -34,7 +34,7 @@ class Captured(dict[int, Tensor]):
 
 
 @contextmanager
-def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[Captured]:
+def capture(decoder: Any, layers: Sequence[int]) -> Iterator[Captured]:
     """Forward passes inside leave the outputs of ``layers`` in the dictionary."""
     found = Captured()
     mine = threading.get_ident()
@@ -55,16 +55,14 @@ def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[Captured]:
 
 
 @contextmanager
-def only_below(decoder: nn.Module, count: int) -> Iterator[None]:
+def only_below(decoder: Any, count: int) -> Iterator[None]:
     """Forward passes inside end after the first ``count`` layers."""
     with _swapped(decoder, decoder.layers[:count]):
         yield
 
 
 @contextmanager
-def starting_above(
-    decoder: nn.Module, layer: int, hidden: Tensor, *, plain: bool
-) -> Iterator[None]:
+def starting_above(decoder: Any, layer: int, hidden: Tensor, *, plain: bool) -> Iterator[None]:
     """Forward passes inside take ``hidden [B, T, D]`` for the output of ``layer``.
 
     The layers up to it do not run; hooks on ``layer`` see its given output.
@@ -110,7 +108,7 @@ class _At(nn.Module):
 
 
 @contextmanager
-def _swapped(decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+def _swapped(decoder: Any, layers: nn.ModuleList) -> Iterator[None]:
     whole = decoder.layers
     decoder.layers = layers
     try:

@@ -94,12 +94,12 @@ def assemble(
     answer_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     ends = torch.zeros(len(rows), dtype=torch.long)
     pieces, spans = [], []
-    for i, (row, sequence, kinds, n) in enumerate(
+    for i, (row, sequence, is_image, n) in enumerate(
         zip(rows, sequences, images, lengths, strict=True)
     ):
         start = width - n if padding_side == "left" else 0
         mask[i, start : start + n] = 1
-        image_mask[i, start : start + n] = kinds
+        image_mask[i, start : start + n] = is_image
         ends[i] = start + n - len(row.answer) - 1
         answer_mask[i, ends[i] + 1 : start + n] = True
         spans.append(_span(row, start))
@@ -128,7 +128,7 @@ def _span(row: Row, start: int) -> tuple[int, int] | None:
     return before, before + lengths[images[0]]
 
 
-def hidden_states(lm: nn.Module, batch: Batch) -> Tensor:
+def hidden_states(lm: Any, batch: Batch) -> Tensor:
     """Last hidden states [B, T, D] of the decoder under ``lm``, before its output head."""
     decoder = getattr(lm, lm.base_model_prefix)
     kwargs: dict[str, Any] = {
@@ -142,7 +142,7 @@ def hidden_states(lm: nn.Module, batch: Batch) -> Tensor:
     return decoder(**kwargs).last_hidden_state
 
 
-def answer_logits(lm: nn.Module, batch: Batch) -> list[Tensor]:
+def answer_logits(lm: Any, batch: Batch) -> list[Tensor]:
     """Teacher-forced logits [n_i, vocab] of each row's answer tokens; differentiable.
 
     The output head runs on the answer positions only. The logits that predict a token stand one
@@ -161,7 +161,7 @@ def answered_from(batch: Batch) -> Tensor:
 
 
 def generate_ids(
-    lm: nn.Module,
+    lm: Any,
     batch: Batch,
     *,
     eos_token_id: int,
@@ -189,7 +189,7 @@ def generate_ids(
 
 
 @torch.no_grad()
-def _greedy(lm: nn.Module, batch: Batch, eos_token_id: int, max_new_tokens: int) -> Tensor:
+def _greedy(lm: Any, batch: Batch, eos_token_id: int, max_new_tokens: int) -> Tensor:
     embeds, mask = batch.inputs_embeds, batch.attention_mask
     new = torch.empty(len(embeds), 0, dtype=torch.long, device=embeds.device)
     for _ in range(max_new_tokens):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..backbones.base import Backbone
 from ..core.errors import DataError
 from ..data.records import ImageLike, Question
 from ..host.backbones import denormalise
@@ -38,6 +39,9 @@ class EditedModel(nn.Module):
         editor: the method.
         ids: the edits in force here.
     """
+
+    editor: Editor
+    backbone: Backbone
 
     def __init__(self, editor: Editor, ids: Sequence[str]) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class EditedModel(nn.Module):
         ``text_input`` (prompt and target in one), ``prompts_len``, ``labels``.
         """
         with self._changed():
-            out = self.model(samples) if self._takes_samples else self._frame(samples)
+            out: Any = self.model(samples) if self._takes_samples else self._frame(samples)
         if not self.ids or self._changes or not self.editor.isolates_rows:
             return out  # nothing is edited, or the model itself is
         logits, mask, changed = out.logits, out.attention_mask, False
@@ -133,10 +137,10 @@ class EditedModel(nn.Module):
 
     def _changed(self) -> AbstractContextManager[None]:
         """Inside, the base model is under the changes of a method that changes weights."""
-        if not self._changes:
+        if not (self.ids and isinstance(self.editor, DeltaEditor)):
             return nullcontext()
         delta = self.editor.deltas_for(1, self.visible(1))[0]
-        return applied(self.backbone.linear_modules(), [delta])
+        return applied(self.backbone.linear_modules(), [delta or {}])
 
     @property
     def _takes_samples(self) -> bool:
@@ -181,7 +185,7 @@ class EditedModel(nn.Module):
 
     def _asked(self, prompts: Any, image: Any) -> list[Question]:
         if isinstance(prompts, dict):
-            texts = prompts.get("prompt", prompts.get("text_input"))
+            texts: Any = prompts.get("prompt", prompts.get("text_input"))
             texts = [texts] if isinstance(texts, str) else list(texts)
             images = _images(prompts.get("image"), len(texts))
         else:
@@ -219,12 +223,13 @@ class EditedModel(nn.Module):
         visible = self.visible(len(questions))
         if isinstance(self.editor, RoutedEditor):
             hits = self.editor.route(questions, visible=visible)
-            inside = [i for i, h in enumerate(hits) if h.id and h.score >= self.editor.threshold]
+            threshold = self.editor.threshold
+            inside = {i: h.id for i, h in enumerate(hits) if h.id and h.score >= threshold}
             found: list[Tensor | None] = [None] * len(questions)
             if inside:
                 edits = self.editor.edits
                 logits = self.editor.counterfactual.answer_logits(
-                    [edits[hits[i].id] for i in inside], [questions[i] for i in inside]
+                    [edits[k] for k in inside.values()], [questions[i] for i in inside]
                 )
                 for i, row in zip(inside, logits, strict=True):
                     found[i] = row

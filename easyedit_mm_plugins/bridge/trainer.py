@@ -83,7 +83,7 @@ def _run(self: Any, trainer: Any) -> Any:
 
 def _validate(self: Any, trainer: Any, steps: int | None = None, log: bool = False) -> Any:
     """The method's validation, on at most ``steps`` records."""
-    settings = getattr(trainer, "hparams", None)
+    settings: Any = getattr(trainer, "hparams", None)
     before = getattr(settings, "val_steps", None)
     if steps is not None and hasattr(settings, "val_steps"):
         settings.val_steps = steps
@@ -140,7 +140,8 @@ def _set_up(
     check_model_name(config.model_name)
     check_archive(config)
     make_trainer = trainer_of(entry)
-    train, val = RecordView(train_set), RecordView(val_set)
+    train: Any = RecordView(train_set)
+    val: Any = RecordView(val_set)
     resolve_device(getattr(config, "device", None))
     backbone = build_backbone(host, config)
     editor = build_editor(entry, config, backbone)

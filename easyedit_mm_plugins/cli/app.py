@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(hparams_app)
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., Any]] = {
     "ask": ask.ask,
     "calibrate": calibrate.calibrate,
     "demo": demo.demo,
@@ -40,7 +41,8 @@ for _name, _command in {
     "show": show.show,
     "suggest-layers": layers.suggest_layers,
     "train": train_command.train,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 # Hydra's words are handed on as they are.
 _AS_IS = {"allow_extra_args": True, "ignore_unknown_options": True}

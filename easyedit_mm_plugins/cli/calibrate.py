@@ -61,13 +61,13 @@ def calibrate(
             f"no trained DualEdit editor is shipped for {backbone}",
             remedy="give its folder with --editor, or train one: easyedit-mm train",
         )
-    records = load_records(data, split="train", images=images, allow_outside=allow_outside)
-    records = records.records[-held_out:]
+    loaded = load_records(data, split="train", images=images, allow_outside=allow_outside)
+    records = loaded.records[-held_out:]
     base = load_backbone(backbone, device=device, dtype=dtype)
-    loaded = DualEdit.from_pretrained(folder, base)
-    kind = gate or loaded.config.gate.kind
+    trained = DualEdit.from_pretrained(folder, base)
+    kind = gate or trained.config.gate.kind
     check_gate(kind)
-    subject = loaded.with_gate(kind)
+    subject = trained.with_gate(kind)
     many = (100 if kind == "learned" else 1) if memory is None else memory
     others = min(many, len(records)) - 1
     further = {} if max_leak is None else {"max_leak": max_leak}
@@ -86,11 +86,11 @@ def calibrate(
         markup=False,
     )
     if out is not None:
-        if kind == loaded.config.gate.kind:
-            loaded.threshold = round(found.threshold, 3)
+        if kind == trained.config.gate.kind:
+            trained.threshold = round(found.threshold, 3)
         else:
-            loaded.thresholds[kind] = round(found.threshold, 3)
-        loaded.save_pretrained(out, half=False)
+            trained.thresholds[kind] = round(found.threshold, 3)
+        trained.save_pretrained(out, half=False)
         CONSOLE.print(f"editor: {out}", markup=False)
     return found
 

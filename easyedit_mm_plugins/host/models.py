@@ -176,7 +176,7 @@ def _spread(model: nn.Module, device: torch.device, dtype: torch.dtype | None, s
     from accelerate import dispatch_model, infer_auto_device_map
 
     _place(model, device, dtype)
-    decoder = model.opt_model if hasattr(model, "opt_model") else model.llama_model
+    decoder: Any = model.opt_model if hasattr(model, "opt_model") else model.llama_model
     if isinstance(spread, str):
         spread = infer_auto_device_map(decoder, no_split_module_classes=decoder._no_split_modules)
     dispatch_model(decoder.to("cpu"), spread)
