@@ -244,9 +244,9 @@ def _check(
 
 
 def _score(reply: Reply) -> float | None:
-    """A scope score as JSON can hold it."""
-    known = reply.score is not None and math.isfinite(reply.score)
-    return round(float(reply.score), 6) if known else None
+    """The reply's scope score as JSON can hold it: ``None`` if it is not finite."""
+    score = reply.score
+    return None if score is None or not math.isfinite(score) else round(float(score), 6)
 
 
 @contextmanager

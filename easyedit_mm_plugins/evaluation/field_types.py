@@ -10,14 +10,19 @@ _LARGEST = 1e15  # of a number in a run file; beyond it sums and squares lose th
 
 
 def check_fields(
-    value: Any, types: Mapping[str, Any], *, optional: Collection[str] = ()
+    value: Any,
+    types: Mapping[str, Any],
+    *,
+    optional: Collection[str] = (),
+    others: bool = False,
 ) -> dict[str, Any]:
-    """``value``, a mapping with the fields ``types`` and no others.
+    """``value``, checked to be a mapping with the fields ``types``.
 
     Args:
         types: by name a class, ``Any``, or ``list``, ``dict`` or a union of such; ``float`` takes
             finite numbers.
         optional: fields that may be absent.
+        others: further fields may be there, of any type.
 
     Raises:
         TypeError: another shape; the message names the field.
@@ -25,7 +30,7 @@ def check_fields(
     if not isinstance(value, dict):
         raise TypeError(f"{_shown(value)} is not a mapping")
     unknown = [name for name in value if name not in types]
-    if unknown:
+    if unknown and not others:
         raise TypeError(f"unknown field {_shown(unknown[0])}")
     for name, kind in types.items():
         if name not in value:

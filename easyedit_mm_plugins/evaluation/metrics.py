@@ -138,8 +138,9 @@ def case_values(suite: Suite, judged: Sequence[Judged]) -> dict[str, float | Non
         value = metric.of(judged)
         values[metric.name] = None if value is None else 100.0 * value
     for derived in suite.derived:
-        parts = [values[part] for part in derived.parts]
-        values[derived.name] = None if None in parts else float(np.mean(parts))
+        parts = [value for part in derived.parts if (value := values[part]) is not None]
+        whole = len(parts) == len(derived.parts)
+        values[derived.name] = float(np.mean(parts)) if whole else None
     return {name: values[name] for name in suite.names}
 
 

@@ -82,10 +82,13 @@ class Protocol:
             raise UnknownNameError(f"unknown protocol {self.name!r}; {hint}")
         if self.locality_top_k is None:
             object.__setattr__(self, "locality_top_k", 10 if self.name == "released" else 1)
-        for field in ("locality_top_k", "max_new_tokens", "bootstrap"):
+        least = {"locality_top_k": 1, "max_new_tokens": 1, "bootstrap": 1, "seed": 0}
+        for field, lowest in least.items():
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"protocol: {field} is {value!r}, but must be 1 or more")
+            if not isinstance(value, int) or value < lowest:
+                raise ConfigError(
+                    f"protocol: {field} is {value!r}, but must be a whole number from {lowest} on"
+                )
         if not self.forced and self.locality_top_k != 1:
             raise ConfigError(
                 "protocol: locality_top_k compares ranks of tokens, but 'generated' compares texts",
@@ -118,7 +121,7 @@ class Protocol:
                 questions, visible=visible, max_new_tokens=self.max_new_tokens
             )
             return [Reply(text=a.text, route=a.route, score=a.score) for a in answers]
-        forced = editor.force(questions, visible=visible, top_k=self.locality_top_k)
+        forced = editor.force(questions, visible=visible, top_k=self.locality_top_k or 1)
         tokenizer = getattr(editor.backbone, "tokenizer", None)
         replies = []
         for answer in forced:
@@ -148,14 +151,14 @@ class Protocol:
                 edit=float(same_answer(after.text, edit.text)),
             )
         target = token_accuracy(after.top_ids or [], after.target_ids or [])
-        ranks = self.locality_top_k if kind in _IMAGE_LOCALITY else 1
+        ranks = (self.locality_top_k or 1) if kind in _IMAGE_LOCALITY else 1
         own = token_agreement(after.top_ids or [], edit.top_ids or [])
         if self.name == "released":
             own = target
         return Judged(
             kind,
             target=target,
-            before=token_agreement(after.top_ids or [], before.top_ids or [], ranks or 1),
+            before=token_agreement(after.top_ids or [], before.top_ids or [], ranks),
             edit=own,
         )
 

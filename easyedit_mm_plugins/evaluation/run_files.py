@@ -58,6 +58,10 @@ def read_config(path: Path) -> dict[str, Any] | None:
     try:
         check_fields(value, _CONFIG_FIELDS, optional=("execution", "editors", "backbones"))
         _check_config(value["config"])
+        for editor in (value.get("editors") or {}).values():
+            _check_known(editor, {"settings": dict[str, Any] | None})
+        for backbone in (value.get("backbones") or {}).values():
+            _check_known(backbone, {"parameters": int | None})
         json.dumps(value, default=str, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}", remedy=_RESTORE) from None
@@ -75,19 +79,18 @@ class _Loader(yaml.SafeLoader):
 
 def _check_config(config: Mapping[str, Any]) -> None:
     """The parts of a run's configuration that tables and reports read."""
-    fields = {name: config[name] for name in _CONFIG_PARTS if name in config}
-    check_fields(fields, _CONFIG_PARTS, optional=_CONFIG_PARTS)
-    protocol = fields.get("protocol") or {}
-    known = {name: protocol[name] for name in _PROTOCOL_FIELDS if name in protocol}
-    check_fields(known, _PROTOCOL_FIELDS, optional=_PROTOCOL_FIELDS)
-    if known.get("seed", 0) < 0 or not 1 <= known.get("bootstrap", 1) <= _MOST_RESAMPLES:
+    _check_known(config, _CONFIG_PARTS)
+    protocol = config.get("protocol") or {}
+    _check_known(protocol, _PROTOCOL_FIELDS)
+    if protocol.get("seed", 0) < 0 or not 1 <= protocol.get("bootstrap", 1) <= _MOST_RESAMPLES:
         raise ValueError("the seed or the number of resamples (bootstrap) is out of range")
-    named = dict(fields.get("datasets") or {})
-    if isinstance(fields.get("dataset"), dict):
-        named[""] = fields["dataset"]
-    for dataset in named.values():
-        known = {name: dataset[name] for name in _DATASET_FIELDS if name in dataset}
-        check_fields(known, _DATASET_FIELDS, optional=_DATASET_FIELDS)
+    one, several = config.get("dataset"), config.get("datasets") or {}
+    for dataset in [*several.values(), *([one] if isinstance(one, dict) else [])]:
+        _check_known(dataset, _DATASET_FIELDS)
+
+
+def _check_known(value: Any, types: Mapping[str, Any]) -> None:
+    check_fields(value, types, optional=types, others=True)
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -183,7 +186,7 @@ def checksums(run: Path, rows: Any) -> dict[str, str]:
     )
     text = json.dumps(rows, sort_keys=True)
     return {
-        **{path.name: file_digest(path) for path in files},
+        **{path.name: file_digest(path) if path.is_file() else "no file" for path in files},
         "rows": hashlib.sha256(text.encode()).hexdigest(),
     }
 

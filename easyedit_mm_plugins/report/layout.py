@@ -91,12 +91,11 @@ def cells(board: Board) -> list[dict[str, Cell]]:
         for at, entry in enumerate(board.entries):
             bounds = (entry.row.get("intervals") or {}).get(metric)
             own = shown[at]
-            better = None if own is None else sum(value > own for value in rivals)
-            ranked = len(rivals) > 1 and better is not None and better < 2
+            rank = None if own is None else 1 + sum(value > own for value in rivals)
             table[at][metric] = Cell(
                 values[at],
                 tuple(bounds) if bounds else None,
-                better + 1 if ranked else None,
+                rank if rank is not None and rank <= 2 and len(rivals) > 1 else None,
                 published_for(entry, metric),
             )
     return table

@@ -59,9 +59,8 @@ def page_data(
     pictures = Pictures(run_folders(report.sources), images)
     found = browse(report, grouped, pictures, limit)
     metrics = dict.fromkeys(m for board in report.boards for m in all_columns(board))
-    sources = {
-        m.name: m.source for b in report.boards for m in (*b.suite.metrics, *b.suite.derived)
-    }
+    sources = {m.name: m.source for b in report.boards for m in b.suite.metrics}
+    sources |= {d.name: d.source for b in report.boards for d in b.suite.derived}
     samples = {source.protocol.get("bootstrap", 1000) for source in report.sources}
     return {
         "title": title,
