@@ -99,8 +99,8 @@ def table3(settings: ExperimentSettings) -> None:
         count = len(backbone.layers)
         printed = {layers.scaled(count): layers for layers in reversed(TABLE3)}
         both = [TABLE3[-1].scaled(count)]
-        if is_embedded(backbone.name) and _shipped_layers(backbone) not in both:
-            both.append(_shipped_layers(backbone))
+        if is_embedded(backbone.name) and (own := shipped_layers(backbone)) not in both:
+            both.append(own)
         open_ = dict.fromkeys([*(layers.scaled(count) for layers in TABLE3), *both])
         found = [Row(layers, False, printed.get(layers)) for layers in open_]
         for layers in both:
@@ -228,9 +228,9 @@ def _shipped(settings: ExperimentSettings, backbone: Backbone) -> Path | None:
     return next((f for f in [*folders, ASSETS / name] if (f / "config.json").is_file()), None)
 
 
-def _shipped_layers(backbone: Backbone) -> Layers | None:
-    """Of the training file that the shipped editor comes from."""
-    settings = training_settings("dualedit", backbone.name)
+def shipped_layers(backbone: Backbone) -> Layers:
+    """The layers in the settings that the shipped editor was trained with."""
+    settings: Any = training_settings("dualedit", backbone.name)
     by_tokens = {adapter.tokens: adapter.layer for adapter in settings.adapters}
     return Layers(by_tokens.get("text"), by_tokens.get("visual"))
 

@@ -78,9 +78,9 @@ def config_of(layers: Layers, base: DualEditConfig) -> DualEditConfig:
     """``base`` with its adapters on other layers, or without one of them, and no gate."""
     wanted = {"text": layers.text, "visual": layers.visual}
     adapters = [
-        replace(adapter, layer=wanted[adapter.tokens])
+        replace(adapter, layer=layer)
         for adapter in base.adapters
-        if wanted[adapter.tokens] is not None
+        if (layer := wanted[adapter.tokens]) is not None
     ]
     return replace(base, adapters=adapters, gate=GateConfig("off"))
 
@@ -98,7 +98,7 @@ class Variants:
         self.root = settings.out.parent / "dualedit-variants" / backbone.name
         self.backbone, self.data = backbone, data
         self.settings = settings
-        self.hparams = training_settings("dualedit", backbone.name)
+        self.hparams: Any = training_settings("dualedit", backbone.name)
         if is_embedded(backbone.name):
             self.hparams = self.hparams.replace(**RECIPE)
         self._records: tuple[list[EditRecord], list[EditRecord]] | None = None

@@ -90,7 +90,9 @@ def _attentions(backbone: Backbone, batch: Batch) -> Sequence[Tensor]:
 @contextmanager
 def _eager(model: nn.Module) -> Iterator[None]:
     """Attention weights are only computed by the plain implementation."""
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in model.modules() if hasattr(m, "config")
+    }
     before = {key: getattr(c, "_attn_implementation", None) for key, c in configs.items()}
     try:
         for config in configs.values():

@@ -118,12 +118,12 @@ def write(
             lines.append(Line(label, values, bounds, printed))
         blocks.append(Block(_title(backbone, size, encoder), lines))
     gaps = differences(run, scores, backbone)
-    scope = [
+    accuracies = [
         {"classifier": v.name, "cases": len(scores.of(v.name))}
         | {"values": values, "intervals": intervals}
         for v, (values, intervals) in judged.items()
     ]
-    add_to_summary(run, scope=scope, differences=[gap.summary() for gap in gaps])
+    add_to_summary(run, scope=accuracies, differences=[gap.summary() for gap in gaps])
     title = "MSCKE, table 2: fusion and encoder of the scope classifier"
     below = notes(run, gaps, asked)
     Table(title, METRICS, blocks, below, first="fusion").write(run.path)

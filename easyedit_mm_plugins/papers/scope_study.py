@@ -1,13 +1,13 @@
-"""How well a scope classifier decides: scores of every question, one line a case, and intervals.
+"""The accuracy of a scope classifier: scores of every question, a line for each case.
 
-The numbers are accuracies in percent over the questions of one side, averaged over cases;
-``balanced`` is the mean of both sides. Intervals come from the bootstrap over cases, and two
-classifiers are compared on the same draws of the same cases.
+Accuracies are in percent over the questions of one side (in scope or out of scope), averaged over
+cases; ``balanced`` is the mean of both sides. Intervals come from the bootstrap over cases; two
+classifiers are compared case by case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class ScoreFile:
         batch: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[ScoredCase]:
-        """The scores of ``editor``'s classifier on ``records``, those on file not anew.
+        """The scores of ``editor``'s classifier on ``records``; those in the file are kept.
 
         Raises:
             RunError: the file cannot be written.
@@ -143,8 +143,8 @@ def difference(
     Args:
         first, second: one value a case, of the same cases in the same order.
     """
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
-    gaps = np.array([a - b for a, b in pairs])
+    pairs = zip(first, second, strict=True)
+    gaps = np.array([a - b for a, b in pairs if a is not None and b is not None])
     rng = np.random.default_rng(seed)
     means = [rng.choice(gaps, len(gaps)).mean() for _ in range(samples)]
     return float(gaps.mean()), [float(x) for x in np.percentile(means, [2.5, 97.5])]
@@ -152,5 +152,5 @@ def difference(
 
 def balanced(cases: Sequence[ScoredCase]) -> list[float | None]:
     """Each case's mean of both sides."""
-    sides: list[Mapping[str, float | None]] = [case.right() for case in cases]
-    return [None if None in s.values() else (s[INSIDE] + s[OUTSIDE]) / 2 for s in sides]
+    sides = [(right[INSIDE], right[OUTSIDE]) for right in (case.right() for case in cases)]
+    return [None if a is None or b is None else (a + b) / 2 for a, b in sides]

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from .job import Job, embedded_backbones, ship
 from .table import RECIPES
 
 LOG = logging.getLogger(__package__)
-OPTIONS = {  # of single recipes, by their field in Job
+OPTIONS: dict[str, dict[str, Any]] = {  # of single recipes, by their field in Job
     "seed": {"type": int, "default": 0, "help": "of the initial weights and the batches"},
     "clip": {"type": Path, "help": "folder of a pre-trained scenes-clip to begin with"},
     "start": {"type": Path, "help": "an editor with whose language model the first one begins"},

@@ -78,7 +78,8 @@ class Heads(nn.Module):
 def _attribute_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of [n, sum of widths] logits against [n, 4] attribute indices."""
     parts = logits.split(_WIDTHS, dim=-1)
-    return sum(F.cross_entropy(p, targets[:, k]) for k, p in enumerate(parts))
+    losses = (F.cross_entropy(p, targets[:, k]) for k, p in enumerate(parts))
+    return sum(losses, torch.zeros(()))
 
 
 def _presence_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -106,10 +107,10 @@ def draw_images(rng: random.Random, n: int):
     for i, scene in enumerate(scenes):
         pixels[i], owner = draw(scene, rng.getrandbits(32))
         grid = owner.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3)
-        grid = grid.reshape(GRID * GRID, PATCH * PATCH)
+        by_patch = grid.reshape(GRID * GRID, PATCH * PATCH)
         for k, entity in enumerate(scene.entities):
             values = [VALUES[a].index(entity.value(a)) for a in ATTRIBUTES]
-            patches[i, (grid == k).sum(1) >= 6] = values
+            patches[i, (by_patch == k).sum(1) >= 6] = values
             cells[i, PLACES.index(entity.place)] = values
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     return scenes, images, torch.from_numpy(patches), torch.from_numpy(cells)
@@ -211,7 +212,7 @@ class Run:
         flat = load_file(str(self.folder / saved.pop("file")))
         self.position = saved
         self.optimizer = self._optimizer()
-        part = {"model": {}, "heads": {}, "optimizer": {}}
+        part: dict[str, dict[str, torch.Tensor]] = {"model": {}, "heads": {}, "optimizer": {}}
         for key, value in flat.items():
             kind, rest = key.split(".", 1)
             part[kind][rest] = value

@@ -95,7 +95,7 @@ def train_classifier(
     if finished(scope):
         return load_classifier(scope, backbone)
     embedded = is_embedded(backbone.name)
-    settings = training_settings("mscke", backbone.name)
+    settings: Any = training_settings("mscke", backbone.name)
     encoder, pretrained = variant.encoder(embedded)
     place = _scenes_encoder(encoder, folder.parent) if embedded else encoder
     config = replace(settings.scope, encoder=place, pretrained=pretrained, fusion=variant.fusion)

@@ -127,7 +127,8 @@ def train_method(
     if not finished(folder):
         settings, data = job.settings(method, backbone), job.records(extra=extra)
         torch.manual_seed(settings.seed)
-        editor = METHODS.get(method).trained_class(backbone, settings.config)
+        make: Any = METHODS.get(method).trained_class
+        editor = make(backbone, settings.config)
         job.train(method, editor, data, settings, folder.name)
         if then is not None:
             then(editor, data[1])

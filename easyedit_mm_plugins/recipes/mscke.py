@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..backbones import Backbone
 from ..data import EditRecord, FGVEditDataset
 from ..methods.checkpoint import read_tensors
 from ..methods.entries import METHODS
 from ..methods.mscke.classifier import ScopeClassifier
-from ..methods.mscke.counterfactual import SmallLM, new_counterfactual
+from ..methods.mscke.counterfactual import new_counterfactual
 from ..methods.mscke.model import MSCKE
 from ..scenes.records import write_scenes
 from .job import Data, Job, finished, relative, scope_folder
@@ -49,9 +50,10 @@ def train(method: str, backbone: Backbone, job: Job) -> Path:
     scope = scope_classifier(backbone, job)
     first = job.names[0] if job.names and not job.brief else backbone.name
     start = job.start if first == backbone.name else job.out / f"{method}-{first}"
-    changes = {"val_batch_size": 20, "val_steps": 150}
     stages = STAGES if start is None else BEGUN
-    return train_counterfactual(method, backbone, scope, job, stages, start, **changes)
+    validation = {"val_batch_size": 20, "val_steps": 150}
+    stages = [{**validation, **stage} for stage in stages]
+    return train_counterfactual(method, backbone, scope, job, stages, start)
 
 
 def train_lora(method: str, backbone: Backbone, job: Job) -> Path:
@@ -131,7 +133,6 @@ def train_counterfactual(
     stages: Stages,
     start: Path | None = None,
     parts: dict[str, str] | None = None,
-    **changes: Any,
 ) -> Path:
     """A counterfactual model for ``backbone``, saved with ``scope`` as an editor of ``method``.
 
@@ -139,18 +140,18 @@ def train_counterfactual(
         start: an editor of another backbone with the same words in its vocabulary, with whose
             language model the new one begins.
         parts: where the editor finds what is not saved with it.
-        changes: of the method's training settings, in all stages.
     """
     folder = job.folder(method, backbone)
     if finished(folder):
         return folder
-    settings = job.settings(method, backbone, train="counterfactual", **changes)
+    settings = job.settings(method, backbone, train="counterfactual")
     data: Data = job.records()
     torch.manual_seed(settings.seed)
-    model = new_counterfactual(backbone, settings.counterfactual)
+    model: Any = new_counterfactual(backbone, settings.counterfactual)
     if start is not None:
         begin_at(model, start)
-    editor = METHODS.get(method).editor_class(backbone, scope, model, settings.threshold)
+    make: Any = METHODS.get(method).editor_class
+    editor = make(backbone, scope, model, settings.threshold)
     for number, stage in enumerate(stages, 1):
         steps = job.steps or stage.get("max_iters", settings.max_iters)
         stage_settings = settings.replace(**{**stage, "max_iters": steps})
@@ -160,7 +161,7 @@ def train_counterfactual(
 
 
 @torch.no_grad()
-def begin_at(model: SmallLM, editor: Path) -> None:
+def begin_at(model: nn.Module, editor: Path) -> None:
     """Give ``model`` the language model of a saved ``editor``'s counterfactual model.
 
     MiniGPT-4's vocabulary has further tokens at its end: their embeddings stay as they are.

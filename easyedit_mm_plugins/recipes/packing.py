@@ -32,12 +32,13 @@ class Block:
 
 
 def draw_blocks(scene: Scene, rng: random.Random, n: int) -> list[Block]:
-    """``n`` training questions on a scene; now and then a caption, and a text-only fact."""
+    """``n`` training questions on a scene; in some draws a caption or a text-only fact too."""
     blocks = []
     for _ in range(n):
         question = language.sample_question(scene, rng)
         text = TEMPLATE.format(language.phrase(question, rng))
-        blocks.append(Block(text, language.answer(scene, question), entity=question.entity(scene)))
+        answer = language.answer(scene, question) or ""  # the scene has what is asked about
+        blocks.append(Block(text, answer, entity=question.entity(scene)))
     if rng.random() < 0.15:
         prompt = language.CAPTION_PROMPT
         prompt = TEMPLATE.format(prompt) if rng.random() < 0.5 else prompt
@@ -67,10 +68,12 @@ def pack(rows: list[list[Block]], tokenizer, prefix: int) -> Packed:
     encoded = iter(
         e.ids for e in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     )
-    layout = []
-    ends, entities = [], []
+    layout: list[tuple[list, ...]] = []
+    ends: list[tuple[int, int]] = []
+    entities: list[list[int]] = []
     for r, row in enumerate(rows):
-        ids, positions, block, sees, targets, weights = [], [], [], [], [], []
+        columns: tuple[list, ...] = tuple([] for _ in range(6))
+        ids, positions, block, sees, targets, weights = columns
         for b, item in enumerate(row):
             prompt, answer = next(encoded), [*next(encoded), EOS]
             if not item.image:
@@ -86,7 +89,7 @@ def pack(rows: list[list[Block]], tokenizer, prefix: int) -> Packed:
             sees += [item.image] * len(tokens)
             targets += [-100] * (len(prompt) - 1) + answer
             weights += [item.weight] * len(tokens)
-        layout.append((ids, positions, block, sees, targets, weights))
+        layout.append(columns)
 
     length = max(len(row[0]) for row in layout)
 
@@ -96,21 +99,19 @@ def pack(rows: list[list[Block]], tokenizer, prefix: int) -> Packed:
             out[r, : len(row[column])] = row[column]
         return out
 
-    block, sees = table(2, -1), table(3, 0).astype(bool)
+    blocks, pictured = table(2, -1), table(3, 0).astype(bool)
     total = prefix + length
     allowed = np.zeros((len(layout), total, total), bool)
-    allowed[:, prefix:, :prefix] = sees[:, :, None]
-    allowed[:, prefix:, prefix:] = block[:, :, None] == block[:, None, :]
+    allowed[:, prefix:, :prefix] = pictured[:, :, None]
+    allowed[:, prefix:, prefix:] = blocks[:, :, None] == blocks[:, None, :]
     allowed[:, :prefix, :prefix] = True
     allowed &= np.tri(total, dtype=bool)
     mask = torch.zeros(len(layout), 1, total, total)
     mask.masked_fill_(~torch.from_numpy(allowed)[:, None], torch.finfo(torch.float32).min)
-    positions = np.concatenate(
-        [np.broadcast_to(np.arange(prefix), (len(layout), prefix)), table(1, 0)], axis=1
-    )
+    before = np.broadcast_to(np.arange(prefix), (len(layout), prefix))
     return Packed(
         torch.from_numpy(table(0, PAD)),
-        torch.from_numpy(positions),
+        torch.from_numpy(np.concatenate([before, table(1, 0)], axis=1)),
         mask,
         torch.from_numpy(table(4, -100)),
         torch.from_numpy(table(5, 0, np.float32)),

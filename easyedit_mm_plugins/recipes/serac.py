@@ -61,7 +61,9 @@ def pairs(record: EditRecord) -> tuple[list[Question], list[Question]]:
 
 def scope_loss(serac: SERAC, records: Sequence[EditRecord], rng: random.Random) -> Tensor:
     """BCE of eq. 11 over two questions in scope and three out of scope of each record."""
-    questions, owner, label = [], [], []
+    questions: list[Question] = []
+    owner: list[int] = []
+    label: list[float] = []
     for i, record in enumerate(records):
         inside, outside = pairs(record)
         drawn = rng.sample(inside, min(2, len(inside)))

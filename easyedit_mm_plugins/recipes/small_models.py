@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UnknownNameError
 from ..scenes.tokenizer import BOS, EOS, IMAGE, PAD, SPECIALS, WRAP, vocabulary
@@ -10,7 +10,7 @@ from ..scenes.world import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 NAMES = ("scenes-llava", "scenes-blip2", "scenes-minigpt4")
 PATCH = 8
@@ -130,7 +130,7 @@ def _qformer(text: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def build_image_processor(name: str) -> BaseImageProcessor:
+def build_image_processor(name: str) -> Any:
     """64 x 64, no crop, mean and std 0.5."""
     from transformers import BlipImageProcessor, CLIPImageProcessor
 
@@ -141,7 +141,7 @@ def build_image_processor(name: str) -> BaseImageProcessor:
     return CLIPImageProcessor(size=size, do_center_crop=False, image_mean=half, image_std=half)
 
 
-def see(model: PreTrainedModel, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+def see(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Everything the vision side computes from pixels [B, 3, 64, 64].
 
     Returns:
@@ -162,7 +162,7 @@ def see(model: PreTrainedModel, pixels: torch.Tensor) -> dict[str, torch.Tensor]
     return {"patches": states, "features": model.model.multi_modal_projector(states)}
 
 
-def split_modules(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Module]:
+def split_modules(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The decoder (returns hidden states) and the head (hidden states to logits)."""
     if hasattr(model, "qformer"):
         return model.language_model.model, model.language_model.lm_head

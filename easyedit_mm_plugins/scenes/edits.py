@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -125,9 +126,12 @@ def draw_edit(rng: random.Random, split: str) -> SceneEdit:
     return SceneEdit(scene, entity, question, value)
 
 
-def _pick(questions, rng: random.Random):
-    """One of them, yes/no with :data:`YES_NO_SHARE`."""
-    kinds = {"open": [], "verify": []}
+Scoped = tuple[SceneQuestion, str, bool]  # question, answer after the edit, hard
+
+
+def _pick(questions: Sequence[Scoped], rng: random.Random) -> Scoped:
+    """One of them; a yes/no question with the probability :data:`YES_NO_SHARE`."""
+    kinds: dict[str, list[Scoped]] = {"open": [], "verify": []}
     for item in questions:
         kinds[item[0].kind].append(item)
     kind = "verify" if rng.random() < YES_NO_SHARE else "open"

@@ -143,17 +143,17 @@ class SceneQuestion:
     Attributes:
         kind: ``"open"``, ``"verify"``, ``"exist"`` or ``"count"``.
         attribute: what is asked about (for ``exist``: the kind of thing, shape or colour).
-        reference: ``"shape"``, ``"color"`` or ``"place"``: how the entity is named; None for
+        reference: ``"shape"``, ``"color"`` or ``"place"``: how the entity is named; "" for
             ``exist`` and ``count``.
         referent: the naming value, such as ``"circle"`` or ``"top left"``.
         value: the value offered by a yes/no question.
     """
 
     kind: str
-    attribute: str | None = None
-    reference: str | None = None
-    referent: str | None = None
-    value: str | None = None
+    attribute: str = ""
+    reference: str = ""
+    referent: str = ""
+    value: str = ""
 
     @property
     def type(self) -> str:
@@ -164,13 +164,11 @@ class SceneQuestion:
 
     def entity(self, scene: Scene) -> Entity | None:
         """The entity meant; None when the scene has none or the question is not about one."""
-        if self.reference is None or self.referent is None:
-            return None
-        return scene.find(self.reference, self.referent)
+        return scene.find(self.reference, self.referent) if self.reference else None
 
 
 def answer(scene: Scene, question: SceneQuestion) -> str | None:
-    """The exact answer; None when the entity asked about is not there."""
+    """The exact answer; None when the scene does not have the entity asked about."""
     if question.kind == "count":
         return NUMBERS[len(scene.entities)]
     if question.kind == "exist":
@@ -316,7 +314,7 @@ FACT_PREFIX = "nq question: "  # the released FGVEdit records put this before NQ
 
 
 def fact_questions(fact: Fact) -> list[str]:
-    """Every wording under which the backbones were taught a fact."""
+    """Every wording of a fact that the backbones were trained on."""
     return [
         f"{prefix}{q}{mark}"
         for prefix in ("", FACT_PREFIX)
@@ -326,7 +324,7 @@ def fact_questions(fact: Fact) -> list[str]:
 
 
 def all_texts() -> Iterator[str]:
-    """Every text that can come up, so that a vocabulary can be made of it."""
+    """Texts that hold every word of the scenes' language, to make a vocabulary of."""
     for train, test in [*_OPEN.values(), *_VERIFY.values(), _EXIST, _COUNT]:
         yield from (t.format(r="the", v="a") for t in train + test)
     for name in _REFER.values():

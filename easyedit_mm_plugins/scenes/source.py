@@ -13,9 +13,9 @@ from ..core.files import atomic_path
 from ..data.tools.construct.sources import QA, ImageGroup, Source
 from . import language
 from .language import SceneQuestion
-from .world import Scene, counterfactual, counterfactual_values, render, sample_scene
+from .world import Entity, Scene, counterfactual, counterfactual_values, render, sample_scene
 
-_NEAR = 0.3  # share of the questions that are about the criterion's own fact
+_NEAR = 0.3  # share of the questions about the fact that the criterion asks for
 
 
 class ScenesSource(Source):
@@ -70,32 +70,38 @@ class ScenesSource(Source):
             yield ImageGroup(Path(name).stem, name, tuple(pairs))
 
     def truth(self, group: ImageGroup, other: QA) -> str | None:
-        """ "in" if some edit of the first question's answer changes the other's, and so on."""
+        """See :func:`scope`; the criterion is the first question of the group."""
         scene, asked = self.scenes[group.image]
         return scope(scene, asked[group.pairs[0].qid], asked[other.qid])
 
     def _pair(self, scene: Scene, qid: str, question: SceneQuestion, rng: random.Random) -> QA:
-        answer = language.answer(scene, question)
+        answer = language.answer(scene, question) or ""  # the scene has what is asked about
         kind = {"open": "other", "count": "number"}.get(question.kind, "yes/no")
         others: tuple[str, ...] | None = None
         if question.kind == "open":
-            entity = question.entity(scene)
-            others = counterfactual_values(scene, entity, question.attribute)
+            others = counterfactual_values(scene, _entity(scene, question), question.attribute)
         text = language.phrase(question, rng)
         return QA(qid, text, answer, question.type, kind, alternatives=others)
+
+
+def _entity(scene: Scene, question: SceneQuestion) -> Entity:
+    """The entity that a question drawn from this scene is about."""
+    entity = question.entity(scene)
+    assert entity is not None
+    return entity
 
 
 def _criterion(scene: Scene, rng: random.Random) -> SceneQuestion:
     """An open question whose answer can be edited (nothing can move where no cell is free)."""
     while True:
         question = language.sample_question(scene, rng, "open")
-        if counterfactual_values(scene, question.entity(scene), question.attribute):
+        if counterfactual_values(scene, _entity(scene, question), question.attribute):
             return question
 
 
 def _same_fact(scene: Scene, criterion: SceneQuestion) -> list[SceneQuestion]:
     """Other questions about the fact that the criterion asks for."""
-    entity, attribute = criterion.entity(scene), criterion.attribute
+    entity, attribute = _entity(scene, criterion), criterion.attribute
     references = [r for r in language.REFERENCES if r != attribute]
     values = {entity.value(attribute), *counterfactual_values(scene, entity, attribute)}
     found = [q for q in language.open_questions(entity) if q.attribute == attribute]
@@ -109,39 +115,19 @@ def _same_fact(scene: Scene, criterion: SceneQuestion) -> list[SceneQuestion]:
 
 def edits_of(scene: Scene, criterion: SceneQuestion) -> Iterator[Scene]:
     """Every scene that an edit of the criterion's answer can lead to."""
-    entity = criterion.entity(scene)
+    entity = _entity(scene, criterion)
     for value in counterfactual_values(scene, entity, criterion.attribute):
         yield counterfactual(scene, entity, criterion.attribute, value)
 
 
 def scope(scene: Scene, criterion: SceneQuestion, other: SceneQuestion) -> str:
-    """Would a change of the criterion's answer impact the other's?
+    """Whether an edit of the criterion's answer changes the answer to the other question.
 
-    "in": some edit gives it another right answer. "none": no edit does, but under some the
-    question loses its referent, so that no answer is right. "out": neither.
+    "in": some edit does. "none": no edit does, but after some the scene lacks the entity that the
+    question names, so that no answer is right. "out": neither.
     """
     before = language.answer(scene, other)
     after = [language.answer(edited, other) for edited in edits_of(scene, criterion)]
     if any(answer is not None and answer != before for answer in after):
         return "in"
     return "none" if None in after else "out"
-
-
-def scope_by_text(criterion: SceneQuestion, other: SceneQuestion) -> str:
-    """What the words alone tell, without the picture: "in", "out" or "none" (cannot be told).
-
-    The same way of naming settles whether two questions are about the same entity. Otherwise only
-    the picture can, unless the other question asks for something else altogether.
-    """
-    if other.kind in ("exist", "count"):
-        if other.kind == "count" or other.attribute != criterion.attribute:
-            return "out"
-        return "none"
-    if other.attribute != criterion.attribute:
-        return "none" if other.reference == criterion.attribute else "out"
-    if other.reference == criterion.reference:
-        return "in" if other.referent == criterion.referent else "out"
-    return "none"
-
-
-__all__ = ["ScenesSource", "edits_of", "scope", "scope_by_text"]

@@ -28,11 +28,18 @@ from easyedit_mm_plugins.data.tools.construct import (
 )
 from easyedit_mm_plugins.data.tools.construct.judge import JudgeError, image_url
 from easyedit_mm_plugins.scenes import language
-from easyedit_mm_plugins.scenes.source import ScenesSource, scope, scope_by_text
+from easyedit_mm_plugins.scenes.source import ScenesSource, scope
 from easyedit_mm_plugins.scenes.world import counterfactual, counterfactual_values
 
 from ..conftest import picture
-from ..support.chat_server import ChatServer, SceneRules, other_wording, pixels, read
+from ..support.chat_server import (
+    ChatServer,
+    SceneRules,
+    other_wording,
+    pixels,
+    read,
+    scope_by_text,
+)
 
 ROOT = Path(__file__).parents[2]
 N = 10  # scenes

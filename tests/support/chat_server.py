@@ -19,7 +19,7 @@ from PIL import Image
 
 from easyedit_mm_plugins.data.tools.construct import prompts
 from easyedit_mm_plugins.scenes import language
-from easyedit_mm_plugins.scenes.source import ScenesSource, scope, scope_by_text
+from easyedit_mm_plugins.scenes.source import ScenesSource, scope
 from easyedit_mm_plugins.scenes.world import ATTRIBUTES, COLORS, SHAPES, VALUES, counterfactual
 
 WORDS = {"in": "Yes", "out": "No", "none": "Maybe"}
@@ -69,6 +69,25 @@ class SceneRules:
         if rng.random() < self.noise:
             verdict = rng.choice([w for w in WORDS if w != verdict])
         return WORDS[verdict]
+
+
+def scope_by_text(criterion: language.SceneQuestion, other: language.SceneQuestion) -> str:
+    """The scope as the words alone tell it: "in", "out" or "none" (cannot be told).
+
+    Two questions that name their entity in the same way are about the same one if and only if the
+    names are equal. Where they name it differently, only the picture tells, unless the other
+    question asks for another attribute.
+    """
+
+    if other.kind in ("exist", "count"):
+        if other.kind == "count" or other.attribute != criterion.attribute:
+            return "out"
+        return "none"
+    if other.attribute != criterion.attribute:
+        return "none" if other.reference == criterion.attribute else "out"
+    if other.reference == criterion.reference:
+        return "in" if other.referent == criterion.referent else "out"
+    return "none"
 
 
 def other_wording(question, original: str) -> str:
