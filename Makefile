@@ -3,6 +3,7 @@
 # make lint       ruff
 # make types      mypy
 # make bench      the benchmarks; prints ratios measured in one run
+# make hostile    damaged and hostile input by the thousand, and a table of what became of it
 # make golden     measure every method on the embedded backbones and compare the answers with the kept ones
 # make compat     the core tests with other versions of transformers, each in its own environment
 # make standing   every method on every embedded backbone and data set, and the report in docs/standing
@@ -16,7 +17,7 @@ RECIPE := $(BIN)/python -m easyedit_mm_plugins.recipes
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint types bench golden standing backbones editors classifiers clean
+.PHONY: demo test lint types bench hostile golden standing backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -36,6 +37,10 @@ types: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/memory.py
+
+# Some 20,000 inputs, 15 minutes on two cores; ARGS="settings --share 0.1" for some of them.
+hostile: .venv/.installed
+	@$(BIN)/python -m tests.hostile $(ARGS)
 
 compat: .venv/.installed
 	@bash scripts/compat.sh $(ARGS)
