@@ -1,9 +1,9 @@
-"""Base models behind one frame: ``base.py`` the frame, ``hf.py`` three families.
+"""Base models behind one interface: ``base.py`` is the interface, ``hf.py`` three families.
 
 ``entries.py`` is their table, ``catalog.py`` loads one by name.
 
 ``splice.py`` is where rows of image and text embeddings are padded, scored and continued.
-EasyEdit's own BLIP-2 and MiniGPT-4 stand behind the same frame in ``bridge/backbones.py``.
+EasyEdit's own BLIP-2 and MiniGPT-4 are subclasses too, in ``host/backbones.py``.
 """
 
 from .base import Backbone

@@ -1,4 +1,4 @@
-"""The frame that every base model fits behind.
+"""The interface that every base model has here.
 
 What differs between BLIP-2, MiniGPT-4 and LLaVA is small: how an image becomes embeddings in the
 language model's space, and where these lie in the prompt. A subclass says these two things; rows,
@@ -175,7 +175,7 @@ class Backbone(ABC):
 
     @property
     def cached_images(self) -> int:
-        """Of how many pictures embeddings are kept, and of how many states."""
+        """The number of pictures whose embeddings are cached, and of those whose states are."""
         return self._features.limit
 
     @cached_images.setter

@@ -1,4 +1,4 @@
-"""Hugging Face BLIP-2, MiniGPT-4's shape and LLaVA behind the :class:`Backbone` frame.
+"""Hugging Face BLIP-2, models built like MiniGPT-4, and LLaVA as subclasses of :class:`Backbone`.
 
 Attribute paths moved between transformers 4.49 and 5.x (``model.language_model`` or
 ``model.model.language_model``), so modules are looked up by name at run time.

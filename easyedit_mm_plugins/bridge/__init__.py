@@ -1,4 +1,4 @@
-"""Everything that knows EasyEdit: hooks into it, its models as backbones, its classes as hosts.
+"""The hooks into EasyEdit: its editor, trainer, datasets and settings with the plugin's methods.
 
 :func:`register` adds the plugin's methods and datasets to EasyEdit's own tables and wraps the
 methods of ``MultimodalEditor`` and ``MultimodalTrainer`` that cannot serve them as they are.

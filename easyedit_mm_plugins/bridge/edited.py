@@ -17,7 +17,7 @@ from ..host.backbones import denormalise
 from ..methods.base import Editor
 from ..methods.deltas import DeltaEditor, applied
 from ..methods.routed import RoutedEditor
-from .forward import EditedOutput, frame_forward
+from .forward import EditedOutput, backbone_forward
 from .requests import bare, templates_of
 
 RANKS = 10  # EasyEdit compares up to ten ranks
@@ -85,7 +85,9 @@ class EditedModel(nn.Module):
         ``text_input`` (prompt and target in one), ``prompts_len``, ``labels``.
         """
         with self._changed():
-            out: Any = self.model(samples) if self._takes_samples else self._frame(samples)
+            out: Any = (
+                self.model(samples) if self._takes_samples else self._backbone_forward(samples)
+            )
         if not self.ids or self._changes or not self.editor.isolates_rows:
             return out  # nothing is edited, or the model itself is
         logits, mask, changed = out.logits, out.attention_mask, False
@@ -109,7 +111,7 @@ class EditedModel(nn.Module):
         max_new_tokens: int = 8,
         **kwargs: Any,
     ) -> list[str]:
-        """Answers that honour the edits.
+        """Answers with the edits in force.
 
         Args:
             prompts: a question or a list of them (text or :class:`Question`), or EasyEdit's
@@ -128,8 +130,8 @@ class EditedModel(nn.Module):
 
     # EasyEdit's samples <-> questions ----------------------------------------------------------
 
-    def _frame(self, samples: Any) -> EditedOutput:
-        return frame_forward(self.backbone, self.questions(samples), changed=self._changes)
+    def _backbone_forward(self, samples: Any) -> EditedOutput:
+        return backbone_forward(self.backbone, self.questions(samples), changed=self._changes)
 
     @property
     def _changes(self) -> bool:

@@ -24,7 +24,7 @@ class EditedOutput(ModelOutput):
     attention_mask: Tensor | None = None
 
 
-def frame_forward(
+def backbone_forward(
     backbone: Backbone, questions: Sequence[Question], *, changed: bool = False
 ) -> EditedOutput:
     """Logits [B, T, vocab] at every position, prompts and answers, padded on the right.

@@ -55,14 +55,14 @@ class SetHook:
     added: bool = False
 
     def check(self) -> None:
-        """A name without an entry in the tables harms nobody."""
+        """Always possible: a name that no table holds has no effect."""
 
     def apply(self) -> None:
         self.added = self.name not in self.names
         self.names.add(self.name)
 
     def check_undo(self) -> None:
-        """Nothing can be lost here."""
+        """Undoing loses nothing here."""
 
     def undo(self) -> None:
         if self.added:

@@ -1,4 +1,4 @@
-"""Which methods EasyEdit learns about, and editors from the hparams that it hands around."""
+"""Which methods are registered with EasyEdit, and editors from its hparams objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, put together. Heavy modules are imported by the commands that need them."""
+"""All commands, put together. Each command imports the heavy modules that it needs itself."""
 
 from __future__ import annotations
 

@@ -9,18 +9,23 @@ import typer
 
 from .options import EDITOR, Device, DType, OneBackbone
 
-NOT_TAKEN = 3  # exit code where the edit has no effect on its own question
+NOT_TAKEN = 3  # exit code where the edit did not change the answer to its own question
 
 
 def ask(
     image: Annotated[Path, typer.Argument(help="Picture that the edit is about.")],
-    question: Annotated[str, typer.Argument(help="The edit's question.")],
-    answer: Annotated[str, typer.Argument(help="Its new answer.")],
-    questions: Annotated[list[str] | None, typer.Argument(help="What to ask then.")] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(help="A question without the picture; repeatable.")
+    question: Annotated[str, typer.Argument(help="The question of the edit.")],
+    answer: Annotated[
+        str, typer.Argument(help="The answer that the model should give from now on.")
+    ],
+    questions: Annotated[
+        list[str] | None, typer.Argument(help="Further questions about the picture.")
     ] = None,
-    method: Annotated[str, typer.Option(help="See 'list methods'.")] = "mscke",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Further question, asked without the picture; repeatable."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Editing method (see 'list methods').")] = "mscke",
     backbone: OneBackbone = "scenes-llava",
     editor: Annotated[
         Path | None, typer.Option(help=f"{EDITOR}; by default the shipped one.")
@@ -31,7 +36,7 @@ def ask(
 ) -> None:
     """Make one edit, ask questions, and show the answers before and after.
 
-    Exit code 3: the edit did not take, the model does not give the new answer to its question.
+    Exit code 3: with the edit in force, the model does not give the new answer to its question.
     """
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE

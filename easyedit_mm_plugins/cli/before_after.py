@@ -1,4 +1,4 @@
-"""One edit, live: what the model says before, with the edit in force, and after it is undone."""
+"""The answers of a model before an edit, with the edit in force, and after it is undone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Line:
-    """A question with its answers before and under the edit.
+    """A question, its answer by the unedited model, and its answer with the edit in force.
 
-    ``expected`` is what it should be under the edit, where that is known; ``route`` is the id of
-    the edit that answered, or ``None`` for the base model.
+    ``expected`` is the right answer with the edit in force, where that is known; ``route`` is the
+    id of the edit that answered, or ``None`` for the base model.
     """
 
     question: Question
@@ -36,7 +36,7 @@ class Line:
 
     @property
     def right(self) -> bool | None:
-        """Whether the answer under the edit is the expected one, if that is known."""
+        """Whether the answer with the edit in force is the expected one, if that is known."""
         from ..evaluation import same_answer
 
         return same_answer(self.after, self.expected) if self.expected else None
@@ -45,7 +45,7 @@ class Line:
 def ask_around(
     editor: Editor, edit: Question, questions: Sequence[Question], max_new_tokens: int = 8
 ) -> list[Line]:
-    """Ask ``questions`` before and under ``edit``, then undo it.
+    """Ask ``questions`` of the unedited model and with ``edit`` in force, then undo the edit.
 
     Raises:
         EasyEditMMError: the answers after the undo are not those from before.
@@ -66,7 +66,7 @@ def ask_around(
 
 
 def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    """The words and signs of ``texts`` that ``tokenizer`` can only read as "unknown"."""
+    """The words and signs of ``texts`` for which ``tokenizer`` has no token but "unknown"."""
     unknown = getattr(tokenizer, "unk_token_id", None)
 
     def lacks(text: str) -> bool:
@@ -79,11 +79,11 @@ def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 
 def answer_table(edit: Question, lines: Sequence[Line]) -> Table:
-    """The lines for a terminal."""
+    """The lines as a table for a terminal."""
     from rich.markup import escape
     from rich.table import Table
 
-    caption = "Afterwards the edit was undone; every answer was again the one from before."
+    caption = "Then the edit was undone, and every answer was the one from before again."
     table = Table(
         title=f"edit: {escape(edit.text)} -> {escape(edit.answer)}",
         caption=caption,

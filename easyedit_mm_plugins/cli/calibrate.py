@@ -26,22 +26,25 @@ def calibrate(
     images: Images = None,
     allow_outside: AllowOutside = False,
     held_out: Annotated[
-        int, typer.Option(min=2, help="So many records, the last ones, decide.")
+        int, typer.Option(min=2, help="Number of records to calibrate on, the last ones.")
     ] = 300,
     memory: Annotated[
-        int | None, typer.Option(min=1, help="Edits at once; by default 1, learned 100.")
+        int | None,
+        typer.Option(min=1, help="Edits in force at once; by default 1, for the learned gate 100."),
     ] = None,
     max_leak: Annotated[
         float | None,
         typer.Option(
-            help="Share of each kind of locality question that may pass, by default 1/200."
+            help="Share of each kind of locality question that may open the gate; by default 1/200."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the editor with it here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the editor with the new threshold.")
+    ] = None,
     device: Device = "cpu",
     dtype: DType = None,
 ) -> Any:  # the command line does not show it
-    """Choose DualEdit's gate threshold on training edits that training did not see."""
+    """Choose DualEdit's gate threshold on records that the training did not use."""
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
     from ..data import load_records

@@ -1,4 +1,4 @@
-"""What ``easyedit-mm demo`` does: one edit to look at, then 500 to count.
+"""What ``easyedit-mm demo`` does: it shows one edit, then measures 500.
 
 Everything runs on the embedded scenes benchmark and backbones, on a CPU, in a few minutes. The
 picture and the table land in ``runs/demo/``; a stopped demo goes on where it was, and a finished
@@ -73,7 +73,7 @@ def run_demo(
 
 
 def example_record() -> EditRecord:
-    """The first colour edit of the test set whose questions name two further things or more."""
+    """The first colour edit of the test set whose questions name two other things or more."""
     from ..scenes.records import ensure_scenes
     from ..scenes.world import COLORS, SHAPES
 
@@ -88,7 +88,7 @@ def example_record() -> EditRecord:
 
 
 def show_one_edit(path: Path, spec: MethodSpec) -> None:
-    """Edit one scene live with MSCKE; print the answers and draw ``example.png``."""
+    """Make one edit with MSCKE; print the answers and draw ``example.png``."""
     from ..backbones import load_backbone
 
     record = example_record()

@@ -1,4 +1,4 @@
-"""``easyedit-mm evaluate``: methods on backbones and one data set, a grid of one run folder."""
+"""``easyedit-mm evaluate``: methods on base models and one data set, into one run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from .options import (
 
 
 def evaluate(
-    method: Annotated[list[str], typer.Option(help="See 'list methods'; may be repeated.")],
+    method: Annotated[
+        list[str], typer.Option(help="Editing method (see 'list methods'); repeatable.")
+    ],
     backbone: Backbones = ["scenes-llava"],  # noqa: B006 - typer reads it, nobody changes it
     data: Annotated[
         str, typer.Option(help="scenes, or a JSON file in FGVEdit's schema.")
@@ -37,15 +39,21 @@ def evaluate(
         str, typer.Option(help="generated, teacher-forced or released.")
     ] = "generated",
     suite: Annotated[
-        str | None, typer.Option(help="Metrics, fgvedit or evqa; by default what the data is for.")
+        str | None, typer.Option(help="Metrics: fgvedit or evqa; by default those of the data set.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First so many records.")] = None,
-    extra: Annotated[bool, typer.Option("--extra", help="Also ask fg_extra's questions.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 32,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of records to measure, from the first on.")
+    ] = None,
+    extra: Annotated[
+        bool, typer.Option("--extra", help="Also ask the further scope questions (fg_extra).")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions in a forward pass.")] = 32,
     editor: Annotated[
         list[str] | None, typer.Option(help=f"{EDITOR}; METHOD=FOLDER for one of several.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run, below --runs.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, a folder below --runs.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     device: Device = "cpu",
     dtype: DType = None,
@@ -53,10 +61,12 @@ def evaluate(
         str | None, typer.Option(help="auto: spread a Hugging Face model over all GPUs.")
     ] = None,
     skip_bad: SkipBad = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what is measured, and start over.")
+    ] = False,
     log: Log = None,
 ) -> None:
-    """Measure methods on backbones; a stopped run goes on where it was.
+    """Measure methods on base models; the same command resumes a run that was stopped.
 
     Under torchrun or accelerate launch the processes share the cases.
     """

@@ -16,10 +16,10 @@ def import_release(
     backbone: Annotated[str, typer.Option(help="Base model that it was trained on.")],
     out: Annotated[Path, typer.Option(help="Editor folder to write.")],
     clip: Annotated[
-        str, typer.Option(help="CLIPModel that it began with: a folder or hub name.")
+        str, typer.Option(help="CLIPModel that its training started from: a folder or hub name.")
     ] = "openai/clip-vit-large-patch14",
     lm: Annotated[
-        str, typer.Option(help="Counterfactual model that it began with, likewise.")
+        str, typer.Option(help="Counterfactual model that its training started from, likewise.")
     ] = "facebook/opt-125m",
     device: Device = "cpu",
     dtype: DType = None,

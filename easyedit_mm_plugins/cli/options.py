@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Options and small functions that several commands share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ TrainingData = Annotated[
 Log = Annotated[
     list[str] | None, typer.Option(help="tensorboard or wandb; repeatable, off by default.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and say so.")]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave bad records out and count them, instead of stopping."),
+]
 DType = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16.", callback=_checked_dtype)
 ]
@@ -57,7 +60,7 @@ EDITOR = "Trained editor: the folder of a training, or best/ in it"  # help of -
 
 
 def be_quiet() -> None:
-    """Keep other packages' deprecation talk away from the results, in child processes too.
+    """Hide the deprecation warnings of other packages, in child processes too.
 
     What the terminal cannot show, such as half a surrogate pair, is printed as its escape.
     """
@@ -73,7 +76,7 @@ def be_quiet() -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """For commands that go on where they were stopped: say so when they are."""
+    """For commands that can be resumed: say so when the user stops them."""
     try:
         yield
     except KeyboardInterrupt:
@@ -111,7 +114,7 @@ def editor_folders(given: list[str], methods: list[str]) -> dict[str, str]:
 
 
 def run_name(methods: list[str], backbones: list[str], data: str, protocol: str) -> str:
-    """A run's name where none is given."""
+    """The name of a run for which the user gave none."""
     parts = ["+".join(methods), "+".join(Path(b).name for b in backbones), data]
     return "-".join([*parts, *([protocol] if protocol != "generated" else [])])
 
@@ -129,7 +132,7 @@ def check_run_name(name: str | None) -> None:
 
 
 def say_skipped(records: Any) -> None:
-    """Tell how many bad records were left out."""
+    """Print how many bad records were left out, and the first."""
     from ..core.console import CONSOLE
 
     if records.skipped:

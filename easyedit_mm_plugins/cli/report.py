@@ -13,22 +13,24 @@ from .options import Images
 def report(
     run: Annotated[
         list[str],
-        typer.Argument(help="Run folders, or their names below --runs; several make one."),
+        typer.Argument(
+            help="Run folders, or their names below --runs; several are joined into one report."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; report/ inside the run by default.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    title: Annotated[str | None, typer.Option(help="Of the report.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
     cases: Annotated[
-        int, typer.Option(min=0, help="Cases of each data set to look at in the page.")
+        int, typer.Option(min=0, help="Number of cases of each data set that the page shows.")
     ] = 300,
     images: Images = None,
     log: Annotated[
         list[str] | None, typer.Option(help="Also log the metrics: tensorboard or wandb.")
     ] = None,
 ) -> None:
-    """Tables in the papers' layout, tests between methods, and a page to look at."""
+    """Write tables in the papers' layout, significance tests between methods, and an HTML page."""
     from rich.markup import escape
 
     from ..core.console import CONSOLE

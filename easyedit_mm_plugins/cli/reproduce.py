@@ -12,20 +12,27 @@ from .options import AllowOutside, Device, DType, Images, resumable
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="See 'list experiments'.")],
+    name: Annotated[str, typer.Argument(help="The experiment (see 'list experiments').")],
     backbone: Annotated[
         list[str] | None,
-        typer.Option(help="Base model, may be repeated; without it the embedded ones."),
+        typer.Option(help="Base model, repeatable; by default the embedded ones."),
     ] = None,
     data: Annotated[
         str, typer.Option(help="scenes, a JSON file in FGVEdit's schema, or NAME:PATH.")
     ] = "scenes",
     images: Images = None,
     allow_outside: AllowOutside = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="First so many test cases.")] = None,
-    train: Annotated[bool, typer.Option("--train", help="Train the editors first.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of test cases, from the first on.")
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train the editors first, instead of using the shipped ones."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder, runs/NAME by default.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete what is measured, and start over.")
+    ] = False,
     protocol: Annotated[
         str | None, typer.Option(help="generated, teacher-forced or released.")
     ] = None,
@@ -35,7 +42,7 @@ def reproduce(
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:
-    """Measure a table or figure of the papers; a stopped one goes on where it was.
+    """Measure a table or figure of the papers; the same command resumes one that was stopped.
 
     Exit code 1: no case could be measured, so there is no table.
     """

@@ -9,10 +9,10 @@ import typer
 
 
 def scenes(
-    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("data/scenes"),
-    train: Annotated[int | None, typer.Option(min=2, help="Training records.")] = None,
-    test: Annotated[int | None, typer.Option(min=2, help="Test records.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("data/scenes"),
+    train: Annotated[int | None, typer.Option(min=2, help="Number of training records.")] = None,
+    test: Annotated[int | None, typer.Option(min=2, help="Number of test records.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the generated scenes.")] = 0,
 ) -> None:
     """Write the scenes benchmark: PNG images and records in the released FGVEdit schema."""
     from ..core.console import CONSOLE

@@ -15,11 +15,11 @@ def suggest_layers(
     data: TrainingData = "scenes",
     images: Images = None,
     allow_outside: AllowOutside = False,
-    records: Annotated[int, typer.Option(min=10, help="So many of them.")] = 100,
+    records: Annotated[int, typer.Option(min=10, help="Number of records to measure on.")] = 100,
     figure5: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder of figure 5, whose editors decide if it is there; by default "
+            help="Run folder of figure 5, whose results decide if it exists; by default "
             "runs/dualedit-figure5."
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""``easyedit-mm train``: an editor from records."""
+"""``easyedit-mm train``: train an editor on records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAINABLE = [entry.name for entry in METHODS.known() if entry.trainer is not Non
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the editor lands in OUT/best.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the best editor is OUT/best.")],
     method: Annotated[
         str, typer.Option(help=f"One of {', '.join(TRAINABLE)}, or another package's.")
     ] = "mscke",
@@ -32,17 +32,20 @@ def train(
     images: Images = None,
     allow_outside: AllowOutside = False,
     val: Annotated[int, typer.Option(min=1, help="Records kept apart for validation.")] = 200,
-    limit: Annotated[int | None, typer.Option(min=2, help="First so many records.")] = None,
-    hparams: Annotated[Path | None, typer.Option(help="Training YAML.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Number of records to use, from the first on.")
+    ] = None,
+    hparams: Annotated[Path | None, typer.Option(help="YAML file of training settings.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE over the YAML; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE, replaces a setting of the file; repeatable."),
     ] = None,
     device: Device = "cpu",
     dtype: DType = None,
     skip_bad: SkipBad = False,
     log: Log = None,
 ) -> None:
-    """Train an editor; a stopped training goes on where it was."""
+    """Train an editor; the same command resumes a training that was stopped."""
     from ..core.loggers import check_loggers, open_loggers
     from ..methods.training_run import train_editor
 

@@ -1,4 +1,4 @@
-"""EasyEdit's own `Blip2OPT` and `MiniGPT4` behind the plugin's :class:`Backbone` frame.
+"""EasyEdit's own `Blip2OPT` and `MiniGPT4` as subclasses of :class:`Backbone`.
 
 The two generations lay a row out differently; each is reproduced, found by what the class offers:
 
@@ -85,7 +85,7 @@ class EasyEditBackbone(Backbone):
         ).last_hidden_state
 
     def generate_ids(self, batch: Batch, **kwargs: Any) -> list[list[int]]:
-        """As the frame's, but the tokenizer's end token ends an answer too."""
+        """As :meth:`Backbone.generate_ids`, but the tokenizer's end token ends an answer too."""
         eos = self.tokenizer.eos_token_id
         rows = super().generate_ids(batch, **kwargs)
         return [row[: row.index(eos)] if eos in row else row for row in rows]
@@ -168,7 +168,7 @@ class EasyEditMiniGPT4(EasyEditBackbone):
 
 
 def wrap(model: nn.Module, name: str | None = None, **kwargs: Any) -> Backbone:
-    """``model`` of EasyEdit behind the frame; a :class:`Backbone` is returned as it is.
+    """``model`` of EasyEdit as a backbone; a :class:`Backbone` is returned as it is.
 
     Raises:
         BackboneError: it is neither ``Blip2OPT``, ``MiniGPT4`` nor a backbone.
@@ -180,6 +180,6 @@ def wrap(model: nn.Module, name: str | None = None, **kwargs: Any) -> Backbone:
     if hasattr(model, "llama_model") and hasattr(model, "llama_proj"):
         return EasyEditMiniGPT4(name or "minigpt4", model, **kwargs)
     raise BackboneError(
-        f"cannot put a {type(model).__name__} behind a backbone",
+        f"cannot make a backbone of a {type(model).__name__}",
         remedy="pass EasyEdit's Blip2OPT or MiniGPT4, or a Backbone of this package",
     )

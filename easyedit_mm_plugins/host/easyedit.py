@@ -1,4 +1,4 @@
-"""Finding EasyEdit and telling its two generations apart, by what they offer, not by version.
+"""Find EasyEdit and tell its two generations apart, by what they offer, not by version.
 
 ``pypi`` is the release on the package index (``easyeditor`` 0.0.1.dev0), ``head`` the checkout of
 the repository. Looking (:func:`locate`) imports nothing; :func:`load` imports it.
@@ -50,7 +50,7 @@ class Host:
     source: str
 
     def module(self, name: str) -> ModuleType:
-        """``easyeditor.<name>``, by its full dotted name: attribute access lies in EasyEdit."""
+        """``easyeditor.<name>``, imported: an attribute of that name may be another object."""
         return importlib.import_module(f"easyeditor.{name}")
 
     @property
@@ -216,7 +216,7 @@ def _remedy(host: Host, error: Exception) -> str:
 
 
 def _forget() -> None:
-    """Take a half-imported EasyEdit out of ``sys.modules``, so that the next try is a real one."""
+    """Take a half-imported EasyEdit out of ``sys.modules``, so that the next import starts anew."""
     for name in [n for n in sys.modules if n == "easyeditor" or n.startswith("easyeditor.")]:
         del sys.modules[name]
 

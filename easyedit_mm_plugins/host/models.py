@@ -85,18 +85,20 @@ def build_backbone(host: Host, hparams: Any) -> Backbone:
     dtype = _dtype(getattr(hparams, "dtype", None))
     spread = getattr(hparams, "device_map", None)
     if not isinstance(model_name, str):
-        return remember(_given(model_name, device))
+        return register_backbone(_given(model_name, device))
     if own_class(model_name):
         model = _own_model(host, hparams)
         if spread is None:
             _place(model, device, dtype)
         else:
             _spread(model, device, dtype, spread)
-        return remember(wrap(model, model_name))
+        return register_backbone(wrap(model, model_name))
     source = getattr(hparams, "name", None)
     source = None if source in (None, model_name) else source
     placed = {} if spread is None else {"device_map": spread}
-    return remember(load_backbone(model_name, source, device=device, dtype=dtype, **placed))
+    return register_backbone(
+        load_backbone(model_name, source, device=device, dtype=dtype, **placed)
+    )
 
 
 def backbone_of(model: Any) -> Backbone:
@@ -107,11 +109,11 @@ def backbone_of(model: Any) -> Backbone:
     """
     if isinstance(model, Backbone):
         return model
-    return _BACKBONES.get(id(model)) or remember(wrap(model))
+    return _BACKBONES.get(id(model)) or register_backbone(wrap(model))
 
 
-def remember(backbone: Backbone) -> Backbone:
-    """Let :func:`backbone_of` find ``backbone`` by its model, for as long as somebody holds it."""
+def register_backbone(backbone: Backbone) -> Backbone:
+    """Let :func:`backbone_of` find ``backbone`` by its model, as long as the backbone is in use."""
     return _BACKBONES.setdefault(id(backbone.model), backbone)
 
 

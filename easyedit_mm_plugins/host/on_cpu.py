@@ -1,7 +1,7 @@
-"""Running EasyEdit's own code on a CPU: moves to ``cuda:N`` that it writes out become moves to it.
+"""Run EasyEdit's own code on a CPU: what it moves to ``cuda:N`` stays on the CPU.
 
 EasyEdit's PyPI release has ``cuda:{device}`` in its editor, SERAC, MEND and IKE, whatever
-``hparams.device`` says. Inside :func:`on_cpu` every torch call that names a CUDA device gets the
+``hparams.device`` is. Inside :func:`on_cpu` every torch call that names a CUDA device gets the
 CPU instead, so that ``MultimodalEditor`` and its algorithms run with ``device: 0``.
 """
 
