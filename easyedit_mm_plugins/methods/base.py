@@ -238,7 +238,10 @@ def _with_checked_questions(method: Callable[..., Any]) -> Callable[..., Any]:
             name = next((n for n in ("edits", "questions") if n in kwargs), None)
             if name:
                 kwargs[name] = check_questions(kwargs[name])
-        _check_options(self.backbone, args[0] if args else kwargs.get("questions", ()), **kwargs)
+        asked = args[0] if args else kwargs.get("questions", ())
+        # The top_k of generate is an option of its sampling, and the backbone's to check.
+        options = {k: v for k, v in kwargs.items() if method.__name__ == "force" or k != "top_k"}
+        _check_options(self.backbone, asked, **options)
         return method(self, *args, **kwargs)
 
     return checked

@@ -15,7 +15,6 @@ from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataEr
 from easyedit_mm_plugins.data import EditRecord, Question, Records
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.papers import ExperimentSettings, dualedit_figures
-from easyedit_mm_plugins.papers import dualedit_figures as figures_module
 from easyedit_mm_plugins.papers import suggest as suggest_module
 from easyedit_mm_plugins.papers.layer_measurements import (
     answer_probe,
@@ -44,7 +43,7 @@ def named(monkeypatch):
     def load(data, *, limit=None, **kwargs):
         return Records("tiny", records[:limit], [], Path("tiny.json"))
 
-    for module in (data, suggest_module, figures_module):
+    for module in (data, suggest_module):
         monkeypatch.setattr(module, "load_records", load)
     monkeypatch.setattr(backbones, "load_backbone", lambda name, **kw: backbone)
     backbones.BACKBONES.add(name="tiny", loader=lambda source=None, **kw: backbone)
