@@ -198,7 +198,7 @@ def test_another_packages_settings_have_names_too():
         ("seed: !!int 'abc'", "cannot be read"),
         ("seed: 2001-99-99", "cannot be read"),
         (f"lm: {'[' * 3000}{']' * 3000}", "nested too deeply"),
-        ("name: &name {a: *name}", "nested too deeply"),
+        ("name: &name {a: *name}", "cannot be read"),
         ("scope: 3", "scope: must be a mapping"),
         ("scope: {dim: 0}", "scope: dim is 0, but must be at least 1"),
         ("scope: {dimm: 3}", "scope: unknown key 'dimm'; did you mean dim"),
