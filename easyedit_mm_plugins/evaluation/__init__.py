@@ -1,23 +1,12 @@
 """Measuring edits: metrics by equation, protocols by name, one evaluator, run folders that resume.
 
 ``metrics.py`` holds the equations, ``protocol.py`` how answers are obtained and compared,
-``evaluator.py`` edits and asks, ``runs.py`` keeps what came out.
+``evaluator.py`` edits and asks, ``runs.py`` stores the results.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_LAZY = {
-    "BaseAnswers": ".answers",
-    "CaseResult": ".results",
-    "Evaluation": ".evaluator",
-    "Protocol": ".protocol",
-    "RunFolder": ".runs",
-    "evaluate": ".evaluator",
-    "normalise": ".matching",
-    "records_digest": ".results",
-    "same_answer": ".matching",
-}
+from ..core.lazy import lazy_exports
 
 __all__ = [
     "BaseAnswers",
@@ -39,8 +28,14 @@ if TYPE_CHECKING:
     from .results import CaseResult, records_digest
     from .runs import RunFolder
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".answers": "BaseAnswers",
+        ".evaluator": "Evaluation evaluate",
+        ".matching": "normalise same_answer",
+        ".protocol": "Protocol",
+        ".results": "CaseResult records_digest",
+        ".runs": "RunFolder",
+    },
+)

@@ -24,12 +24,12 @@ _REPLY = get_type_hints(Reply)
 class BaseAnswers:
     """A cache of replies by question, in memory and, with ``path``, in a JSON Lines file.
 
-    The same question about the same picture is asked once, however many cases contain it. The file
-    belongs to one model and one protocol: whoever names it must put both into the name
-    (:meth:`runs.RunFolder.base_answers` does).
+    The same question about the same picture is asked once, however many cases contain it. A file is
+    for one model and one protocol, both of which must be part of its name
+    (:meth:`runs.RunFolder.base_answers` sees to it).
 
     Args:
-        editor: answers what is not known yet; its edits are hidden (``Unedited`` in general).
+        editor: asked what the cache does not hold; its edits are hidden (usually ``Unedited``).
         protocol: how it is asked.
         path: the file; it may exist from an earlier run.
 
@@ -92,8 +92,8 @@ def ask_in_batches(
 ) -> list[Reply]:
     """Ask all ``questions``, ``batch_size`` rows at a time, those without an image last.
 
-    An image's positions are many, so a text-only row among them would be mostly padding. Which
-    rows share a batch must not change an answer; that is the editor's promise.
+    A row with an image is long, so a text-only row in the same batch would be mostly padding. An
+    editor's answer does not depend on which rows share its batch.
     """
     order = sorted(range(len(questions)), key=lambda i: (questions[i].image is None, i))
     replies: list[Reply] = [Reply()] * len(questions)

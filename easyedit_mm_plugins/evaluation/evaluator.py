@@ -55,8 +55,8 @@ def evaluate(
 
     Editors that can restrict each row of a batch to its own edits (``isolates_rows``) are given
     ``batch_size`` cases at once, and their questions share forward passes of ``batch_size`` rows;
-    the others are edited case by case. The numbers are the same. Whatever happens in between, the
-    editor is left without the evaluation's edits.
+    the others are edited case by case. The figures are the same. Afterwards, also after an error,
+    the editor holds none of the evaluation's edits.
 
     Args:
         editor: the method on its backbone.
@@ -93,12 +93,12 @@ def evaluate(
     if progress is not None:
         progress(len(finished), len(records))
     per_round = batch_size if editor.isolates_rows else 1
-    asker = _Asker(editor, protocol, suite, before, batch_size, key)
+    rounds = _Rounds(editor, protocol, suite, before, batch_size, key)
     if todo:
         release()
     with _seeded(protocol.seed):
         for start in range(0, len(todo), per_round):
-            for case in asker.round(todo[start : start + per_round]):
+            for case in rounds.evaluate(todo[start : start + per_round]):
                 finished[case.case] = case
                 if run is not None:
                     run.append(case)
@@ -118,8 +118,8 @@ def fresh_answers(editor: Editor, protocol: str | Protocol) -> BaseAnswers:
     return BaseAnswers(Unedited(editor.backbone), Protocol.of(protocol))
 
 
-class _Asker:
-    """Evaluates rounds of cases; holds what stays the same between them."""
+class _Rounds:
+    """Evaluates cases, some at a time, with one editor, protocol and suite."""
 
     def __init__(
         self,
@@ -134,8 +134,8 @@ class _Asker:
         self.before, self.batch_size, self.key = before, batch_size, key
         self.peak = PeakMemory(getattr(editor.backbone, "device", None))
 
-    def round(self, records: Sequence[EditRecord]) -> list[CaseResult]:
-        """Evaluate ``records``, whose edits are in the editor together only if it isolates rows."""
+    def evaluate(self, records: Sequence[EditRecord]) -> list[CaseResult]:
+        """Evaluate ``records`` together; several only if the editor isolates rows."""
         kinds = self.suite.kinds
         rows: list[tuple[int, str, Question]] = [
             (case, kind, question)
@@ -251,7 +251,7 @@ def _score(reply: Reply) -> float | None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers from ``seed`` inside the block, and as they were after it."""
+    """Seed torch's random numbers inside the block; restore their state after it."""
     import torch
 
     with torch.random.fork_rng():

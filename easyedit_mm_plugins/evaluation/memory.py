@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work: of the GPU where the model is on one, else of the process."""
+"""Peak memory while something runs: of the GPU if the model is on one, else of the process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def release() -> None:
-    """Give back what nobody uses any more, so that one method's peak is not the one before it's.
+    """Free unused memory, so that a method's peak does not count what the one before it used.
 
-    The C library keeps freed memory for later, and torch does so on a GPU.
+    The C library keeps freed memory for later use, and so does torch on a GPU; both return it here.
     """
     gc.collect()
     if sys.platform == "linux":
@@ -30,9 +30,9 @@ def release() -> None:
 class PeakMemory:
     """The highest use since :meth:`start`, in megabytes (10^6 bytes).
 
-    On a GPU what torch allocated there; else the process's resident memory, base model included,
-    which Linux alone lets one measure anew (elsewhere the system only keeps the highest value since
-    the process began, which says nothing about one method).
+    On a GPU it is the memory that torch allocated there; else the process's resident memory. Both
+    include the base model. Resident memory is measured on Linux only: elsewhere its peak cannot be
+    reset, and the highest value since the process began says nothing about one method.
 
     Args:
         device: of the model; ``None`` counts as the CPU.

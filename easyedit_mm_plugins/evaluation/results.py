@@ -45,10 +45,11 @@ class QuestionResult:
 
 @dataclass
 class CaseResult:
-    """One evaluated case: who was measured, on what, every question, every metric in percent.
+    """One evaluated case: what was measured, every question, and every metric in percent.
 
-    ``seconds`` and ``memory_mb`` (:class:`memory.PeakMemory`) are those of editing and asking the
-    edited model, its share of the round it was in; the unedited model's answers are not counted.
+    ``seconds`` and ``memory_mb`` (:class:`memory.PeakMemory`) are those of editing and of asking
+    the edited model. Cases that were evaluated together share the seconds equally. Asking the
+    unedited model is not counted.
     """
 
     case: str
@@ -175,7 +176,7 @@ def make_row(
 
 
 def image_name(image: ImageLike) -> str | None:
-    """How an image is called in results: its path, or a digest of its pixels."""
+    """The name of an image in results: its path, or a digest of its pixels."""
     if image is None or isinstance(image, (str, Path)):
         return None if image is None else str(image)
     return f"pixels:{image_digest(image)}"
@@ -227,6 +228,6 @@ def records_digest(records: Iterable[EditRecord]) -> str:
 
 
 def records_identity(records: Records) -> dict[str, Any]:
-    """What identifies records in a run's configuration, wherever their files are."""
+    """Name, number and digest of records: what identifies them in a run's configuration."""
     digest = records_digest(records.records)
     return {"name": records.name, "n": len(records.records), "digest": digest}

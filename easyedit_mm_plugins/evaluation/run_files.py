@@ -1,4 +1,4 @@
-"""The small files of a run folder: configuration, environment, and the refusal to mix runs."""
+"""The small files of a run folder, their checks, and the refusal to mix two runs in one folder."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ _CONFIG_PARTS = {
 }
 _PROTOCOL_FIELDS = {"seed": int, "bootstrap": int}
 _DATASET_FIELDS = {"name": str, "n": int}
+_ENVIRONMENT_FIELDS = {
+    "started": str | None,
+    "git_commit": str | None,
+    "resumed": list[dict[str, Any]],
+}
 _MOST_RESAMPLES = 1_000_000
 _LONGEST_NAME = 255  # bytes, of a file's name on common file systems
 _RESTORE = "restore the file, choose another run name, or start over with --overwrite"
@@ -61,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         for editor in (value.get("editors") or {}).values():
             _check_known(editor, {"settings": dict[str, Any] | None})
         for backbone in (value.get("backbones") or {}).values():
-            _check_known(backbone, {"parameters": int | None})
+            _check_known(backbone, {"parameters": float | None})
         json.dumps(value, default=str, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}", remedy=_RESTORE) from None
@@ -121,9 +126,11 @@ def read_environment(path: Path) -> dict[str, Any]:
         value = read_json(path)
     except DataError as error:
         raise RunError(str(error).partition("\n")[0], remedy=_FORGET) from error
-    changes = value.get("resumed", []) if isinstance(value, dict) else None
-    if not has_type(changes, list[dict[str, Any]]):
-        raise RunError(f"{path} is not a description of an environment", remedy=_FORGET)
+    try:
+        _check_known(value, _ENVIRONMENT_FIELDS)
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}", remedy=_FORGET) from None
     return value
 
 
@@ -134,7 +141,7 @@ def write_config(
     editors: Mapping[str, Any],
     backbones: Mapping[str, Any],
 ) -> None:
-    """Write ``config.yaml``: what must be the same to go on, what need not, who was measured."""
+    """Write ``config.yaml``; see :class:`runs.RunFolder` for its parts."""
     value = {
         "format": FORMAT,
         "config": config,
@@ -161,7 +168,7 @@ def check_format(value: Any, path: Path) -> None:
 
 
 def note_environment(path: Path, execution: Mapping[str, Any], seed: int) -> None:
-    """Write ``env.json``; when a run goes on elsewhere, add under "resumed" what differs there."""
+    """Write ``env.json``; if a run goes on in another environment, add the changes as "resumed"."""
     given = {key: str(execution[key]) for key in ("device", "dtype") if execution.get(key)}
     now = environment(**given, seed=seed)
     first = read_environment(path)
@@ -231,7 +238,7 @@ def run_path(runs: str | Path, name: str | Path) -> Path:
 
 
 def refuse_mixing(run: Path, what: str, known: Any, wanted: Any) -> None:
-    """Raise :class:`RunError` with every key in which ``wanted`` differs from what ``run`` has."""
+    """Raise :class:`RunError` if ``wanted`` differs from the run's ``known``; it names the keys."""
     different = [f"{key}: {old!r} there, {new!r} now" for key, old, new in _compare(known, wanted)]
     if different:
         listed = "\n    ".join(different)

@@ -1,4 +1,4 @@
-"""Measures a grid: goes on where it was stopped, past what fails, in a few processes."""
+"""Measures a grid in one or several processes: resumes a stopped run, goes on after a failure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .grid import Grid
 from .status import DONE, FAILED, STARTED, Key
 from .worker import measure_backbone
 
-QUIET = 300.0  # seconds between lines of progress in a log
+LOG_INTERVAL = 300.0  # seconds between lines of progress in a log
 
 
 def run_grid(
-    grid: Grid, out: str | Path, *, overwrite: bool = False, every: float = QUIET
+    grid: Grid, out: str | Path, *, overwrite: bool = False, every: float = LOG_INTERVAL
 ) -> RunFolder:
     """Measure everything that ``grid`` asks for into the run folder ``out``.
 
@@ -29,7 +29,7 @@ def run_grid(
 
     Args:
         overwrite: drop what is there and start over.
-        every: seconds between lines of progress where nobody watches.
+        every: seconds between lines of progress where there is no terminal.
 
     Returns:
         The run folder, its ``summary.json`` and ``table.md`` written; rows that could not be
@@ -137,15 +137,17 @@ def _measure_all(
         died = run_parallel(measure_backbone, work(skip), limit=limit, survive=True, every=every)
         run.status.load()
         for name, code in died.items():
-            skip |= _blame(run, [k for k in _keys(grid, sets) if k[1] == name], code)
+            skip |= _fail_rows_of_dead_process(
+                run, [k for k in _keys(grid, sets) if k[1] == name], code
+            )
         todo = {name: todo[name] for name in died}
         skip |= {k for k in _keys(grid, sets) if run.status.states(k) & {DONE, FAILED}}
 
 
-def _blame(run: RunFolder, keys: list[Key], code: int) -> set[Key]:
-    """Which rows a process that died with ``code`` takes with it: those it had begun."""
+def _fail_rows_of_dead_process(run: RunFolder, keys: list[Key], code: int) -> set[Key]:
+    """Note as failed, and return, the rows that a process had begun when it died with ``code``."""
     begun = {key for key in keys if STARTED in run.status.states(key)}
-    if not begun:  # it never came to a method: it would die again
+    if not begun:  # it died before its first method and would do so again: all its rows fail
         begun = {key for key in keys if not run.status.states(key) & {DONE, FAILED}}
     for key in begun:
         run.status.fail(

@@ -1,4 +1,4 @@
-"""Run folders: everything that a number came from, written so that nothing finished is lost.
+"""Run folders: all files behind a run's figures, written so that no finished case is lost.
 
 ::
 
@@ -6,7 +6,7 @@
     env.json        versions, commit, device, hardware
     cases.jsonl     one line per finished case (method, backbone): see ``results.CaseResult``
     before-*.jsonl  the unedited model's answers, shared between methods
-    status.jsonl    which rows were asked for, begun, done or failed, and why: see ``status.Status``
+    status.jsonl    which rows were asked for, started, done or failed: see ``status.Status``
     summary.json    {"format": 1, "rows": [...], "checksums": {...}}, the checksums being those of
                     the rows and of the files they come from; "failed": [...] lists missing rows
     table.md        the same as a table
@@ -58,8 +58,8 @@ class RunFolder:
     A run that is opened belongs to this process until it is closed or nothing refers to it.
 
     Attributes:
-        notes: what a person should know, e.g. a half-written line that was dropped.
-        status: what became of every row that was asked for by name.
+        notes: what the user should be told, e.g. that a half-written line was dropped.
+        status: the state of every row that was asked for.
         editors: by "method/backbone", the settings and weights that were measured.
         backbones: by name, the class and the number of parameters of the base model.
     """
@@ -87,9 +87,9 @@ class RunFolder:
         """Start a run in ``path``, or go on with the one that is there.
 
         Args:
-            config: everything that can change a number; must be the same when a run goes on.
-            execution: what cannot (batch size, processes), kept for the record; ``device``,
-                ``dtype`` and ``seed`` in it go into ``env.json``.
+            config: everything that can change a figure; must be the same when a run goes on.
+            execution: what cannot change one (batch size, processes), kept in ``config.yaml``;
+                its ``device`` and ``dtype`` are noted in ``env.json``.
             overwrite: drop the results that are there.
             joined: another process owns the folder and this one works for it, as another process
                 of its launch or as its worker.
@@ -133,7 +133,7 @@ class RunFolder:
         if known is None:
             raise RunError(f"{path} is not a run folder (no config.yaml)", remedy="check the path")
         run.config = known.get("config", {})
-        run._note(known)
+        run._read_measured(known)
         run._load_cases()
         changed = run_files.changed_files(run.path)
         if changed:
@@ -160,7 +160,7 @@ class RunFolder:
         )
         with self._lock():
             known = self._read_config() or {"config": self.config}
-            self._note(known)
+            self._read_measured(known)
             if name in self.editors:
                 run_files.refuse_mixing(self.path, f"editor {name}", self.editors[name], identity)
             else:
@@ -173,7 +173,7 @@ class RunFolder:
         return {case.case: case for case in self._cases.values() if case.row_key == key}
 
     def append(self, case: CaseResult) -> None:
-        """Write a finished case; it is on its way to the disk when this returns.
+        """Write a finished case; the system has it when this returns.
 
         Raises:
             RunError: the disk is full; the cases before it are kept.
@@ -272,7 +272,7 @@ class RunFolder:
         return run_files.read_environment(self.path / "env.json")
 
     def _order(self, key: tuple[str, str, str, str]) -> tuple:
-        """Backbones by name, and for each the methods as they came, the unedited model first."""
+        """Sort key: backbone, data, protocol; then the unedited model, then methods as begun."""
         method, backbone, dataset, protocol = key
         began = [*self.editors, f"{method}/{backbone}"].index(f"{method}/{backbone}")
         return (backbone, dataset, protocol, method != "unedited", began, method)
@@ -296,7 +296,7 @@ class RunFolder:
                 run_files.refuse_mixing(
                     self.path, "configuration", known.get("config"), self.config
                 )
-                self._note(known)
+                self._read_measured(known)
             seed = (self.config.get("protocol") or {}).get("seed", 0)
             run_files.note_environment(self.path / "env.json", execution, seed)
         self._load_cases()
@@ -325,7 +325,7 @@ class RunFolder:
             self.path / "config.yaml", self.config, plain(execution), self.editors, self.backbones
         )
 
-    def _note(self, known: Mapping[str, Any]) -> None:
+    def _read_measured(self, known: Mapping[str, Any]) -> None:
         self.editors = known.get("editors") or {}
         self.backbones = known.get("backbones") or {}
 

@@ -1,8 +1,9 @@
-"""What became of each row of a run: measured, failed and why, or not there yet.
+"""The state of each row of a run: asked for, started, done, or failed with a reason.
 
-``status.jsonl`` in a run folder has a line whenever that changes. A row is one method on one
-backbone and data set; where several processes share its cases, each of them (``rank``) has a say.
-A line is written before a row begins, so that a process that is killed leaves its trace.
+A row is one method on one backbone and data set. Every change of its state is a line of
+``status.jsonl`` in the run folder; where several processes share the row's cases, each of them
+(``rank``) has a state of its own. A process writes "started" before it begins with a row, so that
+the row of a killed process is known.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ Key: TypeAlias = tuple[str, str, str]  # method, backbone and data set, as they 
 
 ASKED, STARTED, DONE, FAILED = "asked", "started", "done", "failed"
 _WORST_FIRST = (FAILED, STARTED, ASKED, DONE)
-_NOBODY = -1  # the rank of a row that no process has begun
+_NO_RANK = -1  # of a row that no process has begun
 _REASONS = {
     ASKED: "not measured yet",
     STARTED: "begun and not finished: it is running now, or was stopped or killed",
+    FAILED: "failed, without a reason in status.jsonl",
 }
 
 
@@ -30,7 +32,7 @@ class Status:
     """The state of every row of the run in ``folder``.
 
     Attributes:
-        note: what had to be repaired in the file, if anything.
+        note: what had to be removed from the file, if anything.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -49,7 +51,7 @@ class Status:
         lines, self.note = jsonl.load(self.path)
         for number, line in enumerate(lines, start=1):
             try:
-                self._take(_checked(line))
+                self._apply(_checked(line))
             except (TypeError, ValueError) as error:
                 raise RunError(
                     f"{self.path}, line {number}: not a state of this format ({error})",
@@ -57,34 +59,35 @@ class Status:
                 ) from None
 
     def ask(self, rows: Iterable[Key]) -> None:
-        """These rows are wanted; what is known about them is forgotten."""
+        """Note that these rows are to be measured; their earlier states are dropped."""
         self._write([self._line(key, ASKED) for key in rows])
 
     def start(self, key: Key, rank: int = 0) -> None:
-        """A process begins with a row."""
+        """Note that process ``rank`` begins with a row."""
         self._write([self._line(key, STARTED, rank)])
 
     def done(self, key: Key, row: tuple[str, str], rank: int = 0) -> None:
-        """A row is measured; ``row`` is how its cases call method and backbone."""
+        """Note that a row is measured; ``row``: method and backbone as its cases name them."""
         self._write([{**self._line(key, DONE, rank), "row": list(row)}])
 
     def fail(self, key: Key, reason: str, details: str | None = None, rank: int = 0) -> None:
-        """A row cannot be had, and why; ``details`` (a traceback) stay in the file."""
+        """Note that a row failed, and why; ``details`` is a traceback, kept in the file only."""
         self._write([{**self._line(key, FAILED, rank), "reason": reason, "details": details}])
 
     def states(self, key: Key) -> set[str]:
-        """The states of a row, one for each process that has a say; empty if nobody asked."""
+        """The states of a row, one for each process; empty if it was never asked for."""
         return {line["state"] for line in self._rows.get(key, {}).values()}
 
     def measured_as(self, key: Key) -> tuple[str, str] | None:
-        """Method and backbone in the cases of a row that is done."""
+        """Method and backbone as the cases of a row name them, if it is done."""
         for line in self._rows.get(key, {}).values():
             if line["state"] == DONE:
-                return tuple(line["row"])
+                method, backbone = line["row"]
+                return method, backbone
         return None
 
     def missing(self) -> list[dict[str, Any]]:
-        """Rows that are not (wholly) there.
+        """Rows that are not completely measured.
 
         Returns:
             ``method``, ``backbone``, ``dataset``, ``status`` ("failed" or "unfinished") and
@@ -117,14 +120,14 @@ class Status:
     def _write(self, lines: list[dict[str, Any]]) -> None:
         jsonl.append(self.path, lines)
         for line in lines:
-            self._take(line)
+            self._apply(line)
 
-    def _take(self, line: Mapping[str, Any]) -> None:
+    def _apply(self, line: Mapping[str, Any]) -> None:
         ranks = self._rows.setdefault((line["method"], line["backbone"], line["dataset"]), {})
         if line["state"] == ASKED:
             ranks.clear()
-        ranks.pop(_NOBODY, None)
-        ranks[_NOBODY if line["state"] == ASKED else line["rank"]] = dict(line)
+        ranks.pop(_NO_RANK, None)
+        ranks[_NO_RANK if line["state"] == ASKED else line["rank"]] = dict(line)
 
 
 _FIELDS = {"method": str, "backbone": str, "dataset": str, "state": str, "rank": int}

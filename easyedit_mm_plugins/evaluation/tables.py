@@ -58,7 +58,7 @@ def groups(rows: Iterable[RowLike]) -> list[tuple[tuple[str, str, str, str], lis
 
 
 def title(key: Sequence[str], rows: Sequence[RowLike]) -> str:
-    """What a group of rows was measured on."""
+    """The title of a table: backbone, data set, number of cases and protocol."""
     counts = sorted({row["n"] for row in rows})
     cases = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
     return f"{key[0]} on {key[1] or 'records'}, {cases} cases, {key[2]}"
@@ -69,7 +69,7 @@ def markdown(
     env: Mapping[str, Any] | None = None,
     missing: Sequence[RowLike] = (),
 ) -> str:
-    """All rows as Markdown tables; ``missing`` rows, the protocol and hardware below."""
+    """All rows as Markdown tables; below them missing rows, the protocol and the hardware."""
     parts = []
     for key, members in groups(rows):
         names = columns(members[0])
@@ -84,7 +84,7 @@ def markdown(
             lines.append(f"| {row['method']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
         parts.append("\n".join(lines))
     if missing:
-        lines = ["Not (wholly) measured:", "", "| method | backbone | data | | why |"]
+        lines = ["Not completely measured:", "", "| method | backbone | data | | why |"]
         lines.append("|---|---|---|---|---|")
         for row in missing:
             why = " ".join(str(row["reason"]).split()).replace("|", "\\|")
@@ -98,7 +98,7 @@ def markdown(
 def footer(
     rows: Sequence[RowLike], env: Mapping[str, Any] | None = None, *, intervals: bool = True
 ) -> str:
-    """What the numbers mean and where they come from."""
+    """The notes below a table: units, protocol, hardware, seed and commit."""
     brackets = "; in brackets the 95 % bootstrap interval" if intervals else ""
     notes = [f"Percent, mean over cases{brackets}."]
     for name in dict.fromkeys(row["protocol"] for row in rows):
@@ -116,7 +116,7 @@ def print_tables(
     env: Mapping[str, Any] | None = None,
     missing: Sequence[RowLike] = (),
 ) -> None:
-    """Print all rows to a terminal, as wide as it allows; what is missing and hardware below."""
+    """Print all rows in the width of a terminal; below them missing rows and the hardware."""
     from rich.table import Table
 
     wide, full = console.width >= 118, console.width >= 190

@@ -1,8 +1,7 @@
-"""One process of a grid: all methods on one backbone, past whatever fails."""
+"""One process of a grid: all methods on one backbone; a method that fails does not stop it."""
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Collection
 from dataclasses import replace
@@ -14,6 +13,7 @@ from ..core.processes import Reporter
 from ..data import EditRecord, Records
 from . import RunFolder, evaluate
 from .grid import BackboneSpec, Grid
+from .memory import release
 from .status import Key
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def measure_backbone(
     ranks: Ranks,
     reporter: Reporter,
 ) -> None:
-    """One worker: all methods on one backbone, into the run folder ``path``, but not ``skip``.
+    """Measure all methods on one backbone, except the rows ``skip``, into the run folder ``path``.
 
     Raises:
-        RunError: the run folder cannot take the results. A method that fails is a note in it.
+        RunError: the run folder cannot be written. The failure of a method is noted in it instead.
     """
     reporter.one_thread()
     sets = grid.load()
@@ -40,7 +40,7 @@ def measure_backbone(
     wanted = [
         [r for r in sets if (method, spec.label, r.name) not in skip] for method in grid.methods
     ]
-    work = _Work(grid, run, reporter, ranks, spec.label, sum(len(s) for s in wanted))
+    worker = _BackboneWorker(grid, run, reporter, ranks, spec.label, sum(len(s) for s in wanted))
     spec = replace(spec, device=ranks.device(spec.device))
     backbone: Backbone | None = None
     for method, data in zip(grid.methods, wanted, strict=True):
@@ -50,14 +50,14 @@ def measure_backbone(
                 backbone = spec.load()
             except Exception as error:
                 pairs = zip(grid.methods, wanted, strict=True)
-                work.failed([(m, spec.label, r.name) for m, sets in pairs for r in sets], error)
+                worker.failed([(m, spec.label, r.name) for m, sets in pairs for r in sets], error)
                 return
         if backbone is not None and keys:
-            work.method(method, backbone, data, keys)
+            worker.method(method, backbone, data, keys)
 
 
-class _Work:
-    """What a worker has in hand while it goes through the methods of a backbone."""
+class _BackboneWorker:
+    """Measures the methods on one backbone, one after the other, and reports progress."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class _Work:
     ) -> None:
         self.grid, self.run, self.reporter, self.ranks = grid, run, reporter, ranks
         self.label, self.rows, self.done_rows = label, rows, 0
-        self.tell = reporter.progress(label)
+        self.report_progress = reporter.progress(label)
 
     def method(self, method: str, backbone: Backbone, data: list[Records], keys: list[Key]) -> None:
-        """One method on all data sets; whatever it does, the next one finds the memory free."""
+        """Measure one method on all data sets, and free its memory."""
         tasks: dict[str | None, list[tuple[Records, Key]]] = {}
         for records, key in zip(data, keys, strict=True):
             tasks.setdefault(records.task, []).append((records, key))
         for task, rows in tasks.items():  # a task may have an editor of its own
             self.rows_of(method, backbone, task, rows)
-            free_memory()
+            release()
 
     def rows_of(
         self,
@@ -88,7 +88,7 @@ class _Work:
         task: str | None,
         rows: list[tuple[Records, Key]],
     ) -> None:
-        """One editor on the data sets of one task."""
+        """Make one editor and measure it on the data sets of one task."""
         try:
             self.run.status.start(rows[0][1], self.ranks.rank)
             editor = self.grid.spec(method, self.label).make(backbone, task)
@@ -107,7 +107,7 @@ class _Work:
                 self.failed([key], error)
 
     def row(self, editor: Editor, records: Records, key: Key) -> None:
-        """One method on one data set; less in a batch if the memory does not hold more."""
+        """Measure one method on one data set; halve the batch when the memory is full."""
         mine = self.ranks.share(records.records)
         batch, seconds = self.grid.batch_size, 0.0
         while mine:
@@ -118,7 +118,7 @@ class _Work:
                 if not out_of_memory(error) or batch == 1:
                     raise
                 batch = max(1, batch // 2)
-            free_memory()
+            release()
             self.reporter.note(
                 f"{key[0]} on {key[1]}: out of memory; going on with a batch size of {batch}"
             )
@@ -129,11 +129,11 @@ class _Work:
     def evaluate(
         self, editor: Editor, records: Records, mine: list[EditRecord], batch: int
     ) -> float:
-        """Evaluate ``mine``; returns the seconds that editing and asking took."""
+        """Evaluate the cases ``mine``; returns the seconds that editing and asking took."""
         before = self.done_rows
 
         def progress(done: int, total: int) -> None:
-            self.tell(before * total + done, self.rows * total)
+            self.report_progress(before * total + done, self.rows * total)
 
         result = evaluate(
             editor,
@@ -148,9 +148,9 @@ class _Work:
         return result.row.seconds
 
     def failed(self, keys: list[Key], error: Exception) -> None:
-        """Note that rows cannot be had, and go on, or stop if the grid is strict."""
+        """Note that rows failed; in a strict grid, raise ``error``."""
         self.done_rows += len(keys)
-        reason = in_words(error)
+        reason = error_text(error)
         details = "".join(traceback.format_exception(error))
         for key in keys:
             self.run.status.fail(key, reason, details, self.ranks.rank)
@@ -160,8 +160,8 @@ class _Work:
         self.reporter.note(f"{names} on {self.label} failed: {reason}")
 
 
-def in_words(error: Exception) -> str:
-    """An error as a table row can hold it: what is wrong, and the remedy."""
+def error_text(error: Exception) -> str:
+    """An error in one line for a table: what is wrong, and the remedy."""
     if isinstance(error, EasyEditMMError):
         text = error.message if not isinstance(error, DataError) else str(error).split("\n")[0]
         return f"{text} ({error.remedy})" if error.remedy else text
@@ -176,12 +176,3 @@ def out_of_memory(error: BaseException) -> bool:
         sign in text
         for sign in ("out of memory", "can't allocate memory", "cannot allocate memory")
     )
-
-
-def free_memory() -> None:
-    """Give back what nobody holds any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,14 +1,13 @@
 """The report of one or several runs: Markdown, LaTeX, and one HTML page that needs no network.
 
-``sources.py`` reads runs and refuses what may not stand side by side, ``compare.py`` tests
-methods against each other, ``layout.py`` decides what a table shows, ``markdown.py``, ``latex.py``
-and ``page.py`` write it down. Every number comes from the cases of a run that is named beside it.
+``sources.py`` reads runs and refuses those that cannot be compared, ``compare.py`` tests methods
+against each other, ``layout.py`` fills tables; ``markdown.py``, ``latex.py`` and ``page.py`` write
+them. Every figure comes from the cases of a run that is named beside it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_LAZY = {"Report": ".sources", "collect": ".sources", "write_report": ".write"}
+from ..core.lazy import lazy_exports
 
 __all__ = ["Report", "collect", "write_report"]
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from .sources import Report, collect
     from .write import write_report
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__, {".sources": "Report collect", ".write": "write_report"}
+)

@@ -1,4 +1,4 @@
-"""What the page's case browser shows: pictures, questions, and every method's answers."""
+"""The data of the page's case browser: pictures, questions, and every method's answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURE_BYTES = 6_000_000  # of all thumbnails together
 
 
 class Strings:
-    """Texts by number: an answer that is given a thousand times is written once."""
+    """Numbers texts, so that one that occurs a thousand times is stored once."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
@@ -38,8 +38,8 @@ class Pictures:
         given: where pictures are if not there.
 
     Attributes:
-        missing: pictures that are not there.
-        left_out: pictures for which there was no room.
+        missing: how many pictures were not found.
+        left_out: how many pictures would have exceeded ``limit``.
     """
 
     def __init__(

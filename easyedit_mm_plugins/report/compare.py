@@ -1,12 +1,14 @@
-"""Are two methods different, or lucky? Paired tests over the cases that both were measured on.
+"""Paired significance tests of two methods over the cases that both were measured on.
 
-The test is a sign-flip permutation test: if two methods are equally good, then in every case their
-results could as well be exchanged, so the signs of the cases' differences are flipped at random and
-the mean difference is compared with those that arise so. All questions of a case flip together, and
-a derived metric (Specificity: the mean of two parts) is recomputed from its flipped parts.
+The test is a sign-flip permutation test. If two methods are equally good, their results could be
+exchanged in every case. So the signs of the cases' differences are flipped at random, and the
+observed mean difference is compared with the means after flipping. All questions of a case flip
+together, and a derived metric (Specificity: the mean of two parts) is recomputed from its flipped
+parts.
 
 p is (1 + flips at least as far from zero) / (1 + flips), so it is never smaller than
-1 / (1 + flips). Where several methods are held against one, :func:`holm` corrects for their number.
+1 / (1 + flips). Where several methods are compared with one, :func:`holm` corrects for their
+number.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _MARKS = {
 
 
 def escape(text: str) -> str:
-    """Text in which nothing is a command."""
+    """``text`` with LaTeX's special characters escaped."""
     return "".join(_MARKS.get(char, char) for char in " ".join(str(text).split()))
 
 

@@ -1,4 +1,4 @@
-"""What a table shows: columns in the papers' order, who is best, and what the papers print."""
+"""The contents of tables: columns in the papers' order, ranks, and the papers' own figures."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def cells(board: Board) -> list[dict[str, Cell]]:
 
 
 def paper_place(entry: Entry) -> tuple[str, str] | None:
-    """The paper's backbone and data set that ``entry`` was measured on; ``None``: not theirs.
+    """The paper's names of the backbone and data set of ``entry``; ``None`` if it used others.
 
-    The backbone must have the paper's name and size, the data the released file's name and no more
-    cases than it has.
+    The backbone must have the name and the size of the paper's, the data set the name of the
+    released file and no more cases than that file.
     """
     name = entry.row["backbone"]
     model = BACKBONES.get(name) if name in BACKBONES else None
@@ -139,7 +139,7 @@ def published_for(entry: Entry, metric: str) -> Published | None:
 
 
 def compared_share(entry: Entry) -> str | None:
-    """Which part of the published test set ``entry`` is on, for below a table."""
+    """A note below a table: which part of the published test set ``entry`` was measured on."""
     place = paper_place(entry)
     if place is None:
         return None
@@ -151,7 +151,7 @@ def compared_share(entry: Entry) -> str | None:
 
 @dataclass(frozen=True)
 class AgainstBest:
-    """One method held against the best of a column; ``p`` corrected by Holm over the column."""
+    """One method compared with the best of a column; ``p`` is Holm-corrected over the column."""
 
     best: int
     test: Paired
@@ -170,9 +170,9 @@ def all_tests(board: Board) -> dict[tuple[int, int], dict[str, Paired]]:
 
 
 def tests_against_best(board: Board) -> list[dict[str, AgainstBest]]:
-    """Every method against the best one of each of the paper's columns; the unedited model aside.
+    """Every method but the unedited model, compared with the best one of each main column.
 
-    Where several share the first place, the first of them is the one compared with.
+    Where several share the first place, the first of them counts as the best.
     """
     found: list[dict[str, AgainstBest]] = [{} for _ in board.entries]
     table = cells(board)
@@ -223,7 +223,7 @@ def p_text(p: float) -> str:
 
 
 def run_line(report: Report) -> list[dict[str, Any]]:
-    """For each run what stands below every figure: folder, date, hardware, versions, commit."""
+    """Where the figures of each run come from: folder, date, hardware, commit, seed, cases."""
     from ..core.environment import hardware_line
 
     lines = []

@@ -37,7 +37,7 @@ def write_markdown(report: Report, title: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in a table cell: nothing of it is markup."""
+    """``text`` for a table cell, with Markdown's and HTML's marks escaped."""
     text = " ".join(str(text).split())
     for mark in "\\`*_{}[]<>|#":
         text = text.replace(mark, f"\\{mark}")
@@ -45,7 +45,7 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code in a table cell: nothing of it ends the cell or the code."""
+    """``text`` as code in a table cell, without the marks that would end the code or the cell."""
     return f"`{' '.join(str(text).split()).replace('`', ' ').replace('|', '/')}`"
 
 
@@ -105,7 +105,7 @@ def _details(board: Board) -> str:
 
 
 def _published(board: Board) -> list[str]:
-    """Ours beside the paper's; nothing where backbone or data are not the paper's."""
+    """Our figures beside the paper's, where backbone and data are the paper's."""
     found = [
         (entry, metric, cell)
         for entry, values in zip(board.entries, cells(board), strict=True)
@@ -189,7 +189,7 @@ def _missing(report: Report) -> list[str]:
             for row in report.missing
         ]
         head = ["method", "backbone", "data", "", "why", "run"]
-        parts += ["## Not (wholly) measured", _table(head, rows)]
+        parts += ["## Not completely measured", _table(head, rows)]
     if report.notes:
         parts += ["## Notes on the runs", "\n".join(f"- {escape(note)}" for note in report.notes)]
     return parts

@@ -51,7 +51,7 @@ def write_page(
 def page_data(
     report: Report, title: str, *, limit: int | None, images: str | Path | None
 ) -> dict[str, Any]:
-    """Everything that the page draws, as JSON."""
+    """Everything that the page shows, as a JSON object."""
     grouped = tables(report)
     places = {id(board): at for at, board in enumerate(report.boards)}
     methods = methods_of(report.boards)
@@ -96,7 +96,7 @@ def page_data(
 
 
 def render(title: str, data: dict[str, Any]) -> str:
-    """Fill the page. Data cannot break out of it: ``<`` is escaped, only our script may run."""
+    """The page with ``data`` in it. ``<`` in the data is escaped; only our own script may run."""
     script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,4 @@
-"""Scope scores by what the question is: should it reach the edit, or pass it by?"""
+"""The distribution of scope scores, for questions in scope of an edit and out of it."""
 
 from __future__ import annotations
 

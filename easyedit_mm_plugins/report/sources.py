@@ -1,4 +1,4 @@
-"""Runs as one report: what belongs into one table, and what may not stand side by side."""
+"""Reads runs into one report; runs whose figures cannot be compared are refused."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class Board:
 
 @dataclass
 class Report:
-    """All boards, and what could not be measured.
+    """The boards of one or several runs, and the rows that were not measured.
 
     Attributes:
-        missing: method, backbone, dataset, status, reason and run of each row that is not there.
-        notes: what a person should know about the runs, e.g. a line that was cut short.
+        missing: method, backbone, dataset, status, reason and run of each row not measured.
+        notes: what the reader should know of the runs, e.g. that files were changed.
     """
 
     sources: list[Source]
@@ -236,7 +236,7 @@ def _rows(source: Source) -> Iterator[tuple[tuple[str, ...], dict[str, CaseResul
 
 
 def method_title(method: str) -> str:
-    """How tables call a method, also one that is not installed here."""
+    """The title of a method in tables; its name if it is not installed here."""
     return METHODS.get(method).title if method in METHODS else method
 
 
@@ -246,7 +246,7 @@ def method_place(method: str) -> int:
 
 
 def _order(item: tuple[tuple, Any]) -> tuple:
-    """FGVEdit before E-VQA; backbones in the papers' order, then by name."""
+    """Sort key of boards: FGVEdit before E-VQA, backbones in the papers' order, then by name."""
     (dataset, suite, backbone, protocol), _ = item
     families = [
         place for place, name in enumerate(("blip2", "minigpt4", "llava")) if name in backbone

@@ -168,7 +168,7 @@ def test_rows_that_failed_are_shown_with_their_reason(run):
     folder.status.fail(key, f"no editor | for it {NASTY}")
     written = write_report([run])
     markdown = written.markdown.read_text()
-    assert "Not (wholly) measured" in markdown
+    assert "Not completely measured" in markdown
     row = next(row for row in rows_of(markdown) if row[0] == "visedit")
     assert row[3] == "failed" and row[4].startswith("no editor \\| for it") and row[5] == "first"
     missing = page_json(written.page)["missing"]

@@ -65,7 +65,7 @@ function missing() {
   const rows = data.missing.map((m) => make("li", {}, make("b", {}, m.method),
     ` on ${m.backbone}, ${m.dataset} (${m.status}): ${m.reason} [${m.run}]`));
   byId("missing").replaceChildren(make("div", { class: "failed" },
-    make("h3", {}, "Not (wholly) measured"), make("ul", {}, rows)));
+    make("h3", {}, "Not completely measured"), make("ul", {}, rows)));
 }
 
 // Holm's correction of p-values that are read together.
