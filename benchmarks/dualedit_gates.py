@@ -10,14 +10,10 @@ one calibrated on training records.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import torch
+from common import finish, parser, records, start
 from torch.nn.functional import cosine_similarity
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.methods.dualedit import (
     AdapterConfig,
@@ -27,17 +23,16 @@ from easyedit_mm_plugins.methods.dualedit import (
     calibrate,
 )
 from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
-from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 KINDS = ("edit", "rephrase", "image_rephrase", "image_loc", "text_loc")
 AT_ONCE = 50
 
 
-def opened(editor: DualEdit, records: list[EditRecord], threshold: float) -> dict[str, float]:
+def opened(editor: DualEdit, asked_of: list[EditRecord], threshold: float) -> dict[str, float]:
     """Percent of questions that open the gate of their own record's edit, by kind."""
     counts: dict[str, list[bool]] = {kind: [] for kind in KINDS}
-    for start in range(0, len(records), AT_ONCE):
-        some = records[start : start + AT_ONCE]
+    for begin in range(0, len(asked_of), AT_ONCE):
+        some = asked_of[begin : begin + AT_ONCE]
         keys = editor.gate_keys([r.edit for r in some], with_answers=True)
         for kind in KINDS:
             asked = [r.questions()[kind][0] for r in some]
@@ -48,36 +43,30 @@ def opened(editor: DualEdit, records: list[EditRecord], threshold: float) -> dic
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", nargs="*", default=["scenes-llava", "scenes-blip2"])
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--layer", type=int, default=4, help="of 8; the paper's is 16 of 32")
-    parser.add_argument("--scenes", type=Path, help="folder of the scenes records")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    files = ensure_scenes(args.scenes)
-    test = FGVEditDataset(files.test, args.cases, image_root=files.images, check="off").records
-    held = FGVEditDataset(files.train, 100, image_root=files.images, check="off").records
+    made = parser(__doc__)
+    made.add_argument("--backbone", nargs="*", default=["scenes-llava", "scenes-blip2"])
+    made.add_argument("--cases", type=int, default=300)
+    made.add_argument("--layer", type=int, default=4, help="of 8; the paper's is 16 of 32")
+    args = start(made)
+    test, held = records(args, args.cases), records(args, 100, "train")
     rows = {}
     for name in args.backbone:
         backbone = load_backbone(name)
         paper = paper_threshold(backbone)
-        made = {
+        editors = {
             kind: DualEdit(
                 backbone,
                 DualEditConfig([AdapterConfig(args.layer, "text")], GateConfig(kind)),
             )
             for kind in ("released", "prompt-end")
         }
-        own = calibrate(made["prompt-end"], held).threshold
+        own = calibrate(editors["prompt-end"], held).threshold
         for kind, threshold in (("released", paper), ("prompt-end", paper), ("prompt-end", own)):
-            found = opened(made[kind], test, threshold)
+            found = opened(editors[kind], test, threshold)
             label = f"{name}, layer {args.layer}, gate {kind}, threshold {threshold:.3f}"
             rows[label] = found
             print(label, {k: round(v, 1) for k, v in found.items()}, flush=True)
-    if args.json:
-        write_json(args.json, {"cases": len(test), "rows": rows})
+    finish(args, {"cases": len(test), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -16,32 +16,30 @@ model's alone, when the picture's embeddings are at hand.
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from functools import partial
 
 import torch
+from common import finish, machine, parser, records, start
 from torch import Tensor
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.backbones.partial import capture
 from easyedit_mm_plugins.backbones.splice import Batch, answer_logits, hidden_states
-from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
-from easyedit_mm_plugins.methods.dualedit import DualEdit, DualEditTrainingHyperParams
+from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.adapters import pad_memory
 from easyedit_mm_plugins.methods.dualedit.edited_pass import Chosen, EditedPass
 from easyedit_mm_plugins.methods.dualedit.frozen import FrozenStates
 from easyedit_mm_plugins.methods.dualedit.losses import LOC, draw, losses, total
-from easyedit_mm_plugins.recipes.dualedit import HPARAMS
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins.methods.training_run import training_settings
+from easyedit_mm_plugins.papers.cost import in_turns
 
 
-def straightforward(editor: DualEdit, records: Sequence[EditRecord], hparams: object) -> Tensor:
+def straightforward(editor: DualEdit, some: Sequence[EditRecord], hparams: object) -> Tensor:
     """The loss of eq. 5, sample by sample; backward has run."""
     backbone, config = editor.backbone, editor.config
     lm, decoder = backbone.language_model, editor.backbone.decoder
@@ -50,7 +48,7 @@ def straightforward(editor: DualEdit, records: Sequence[EditRecord], hparams: ob
     def logits(batch: Batch) -> Tensor:
         return lm.get_output_embeddings()(hidden_states(lm, batch))[0]
 
-    for record in records:
+    for record in some:
         edit = backbone.batch([record.edit], with_answers=True)
         with torch.no_grad(), capture(decoder, [a.layer for a in config.adapters]) as states:
             hidden_states(lm, edit)
@@ -78,25 +76,18 @@ def straightforward(editor: DualEdit, records: Sequence[EditRecord], hparams: ob
     return loss.detach()
 
 
-_CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-_clock = _CLOCKS["wall"]
-
-
-def timed(call: Callable[[], object]) -> tuple[float, object]:
-    """Seconds, and what the call returned."""
-    start = _clock()
-    result = call()
-    return _clock() - start, result
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def gate_cost(
-    editor: DualEdit, records: Sequence[EditRecord], size: int, case: str, rounds: int
+    editor: DualEdit, some: Sequence[EditRecord], size: int, case: str, rounds: int, clock: str
 ) -> float:
     """Time of questions that leave the gate shut over the base model's, in turns."""
     backbone = editor.backbone
-    asked = [r.text_loc[0] if i % 4 == 3 else r.edit for i, r in enumerate(records[10:])]
+    asked = [r.text_loc[0] if i % 4 == 3 else r.edit for i, r in enumerate(some[10:])]
     asked = (asked * size)[:size]
 
+    @torch.no_grad()
     def forward(edited: bool) -> None:
         batch = known
         if case == "new":
@@ -106,35 +97,28 @@ def gate_cost(
             answer_logits(backbone.language_model, batch)
 
     known = backbone.batch(asked, with_answers=True)
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range((16 if size == 1 else 3) * rounds):
-        for edited in (False, True) if turn % 2 else (True, False):
-            with torch.no_grad():
-                times[edited].append(timed(lambda e=edited: forward(e))[0])
-    return statistics.median(times[True]) / statistics.median(times[False])
+    parts = {name: partial(forward, name == "edited") for name in ("base", "edited")}
+    times = in_turns(parts, {}, rounds=(16 if size == 1 else 3) * rounds, warm_up=0)
+    base, edited = (found.wall if clock == "wall" else found.work for found in times.values())
+    return statistics.median(edited) / statistics.median(base)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="scenes-llava")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--scenes", type=Path, help="folder of the scenes records")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--clock", choices=_CLOCKS, default="wall", help="processor: where other work runs beside"
+    made = parser(__doc__, rounds=10)
+    made.add_argument("--backbone", default="scenes-llava")
+    made.add_argument("--batch-size", type=int, default=4)
+    made.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="processor: where other work runs beside"
     )
-    args = parser.parse_args()
-    globals()["_clock"] = _CLOCKS[args.clock]
-    torch.set_num_threads(1)
+    args = start(made)
+    clock = CLOCKS[args.clock]
     backbone = load_backbone(args.backbone)
-    hparams = DualEditTrainingHyperParams.from_hparams(HPARAMS / "DUALEDIT" / args.backbone)
+    hparams = training_settings("dualedit", args.backbone)
     torch.manual_seed(0)
     editor = DualEdit(backbone, hparams.config)
-    files = ensure_scenes(args.scenes)
-    count = args.batch_size * (args.rounds + 1)
-    records = FGVEditDataset(files.train, count, image_root=files.images, check="off").records
+    # Ten edits stand in the memory while the gate is timed, and others are asked about.
+    some = records(args, max(20, args.batch_size * (args.rounds + 1)), "train")
     store = FrozenStates(editor, 2**30)
     # The whole of eq. 5: no row is spared because a gate is shut.
 
@@ -143,19 +127,26 @@ def main() -> None:
         loss.backward()
         return loss.detach()
 
+    def timed(step: Callable[..., Tensor], batch: Sequence[EditRecord]) -> tuple[float, Tensor]:
+        begin = clock()
+        loss = step(batch)
+        return clock() - begin, loss
+
+    def plain(batch: Sequence[EditRecord]) -> Tensor:
+        return straightforward(editor, batch, hparams)
+
     steps: dict[str, list[float]] = {"straightforward": [], "first": [], "again": []}
     for turn in range(args.rounds + 1):
-        batch = records[turn * args.batch_size : (turn + 1) * args.batch_size]
+        batch = some[turn * args.batch_size : (turn + 1) * args.batch_size]
         backbone.rows([q for r in batch for qs in r.questions().values() for q in qs])  # images
-        found = {"straightforward": timed(lambda b=batch: straightforward(editor, b, hparams))}
-        found |= {name: timed(lambda b=batch: ours(b)) for name in ("first", "again")}
+        found = {"straightforward": timed(plain, batch)}
+        found |= {name: timed(ours, batch) for name in ("first", "again")}
         for name, (seconds, loss) in found.items():
             assert torch.allclose(loss, found["first"][1], rtol=1e-3), (name, loss)
             if turn:  # the first round warms up
                 steps[name].append(seconds)
     medians = {name: statistics.median(values) for name, values in steps.items()}
-    clock = f"1 thread, {args.clock} time, {platform.machine()}"
-    print(f"{args.backbone}, batch {args.batch_size}, {clock}")
+    print(f"{args.backbone}, batch {args.batch_size}, {args.clock} time, {machine()}")
     for name, seconds in medians.items():
         ratio = medians["straightforward"] / seconds
         print(f"  {name:16} {seconds * 1000:8.1f} ms a step, {ratio:.1f} times as fast")
@@ -163,14 +154,13 @@ def main() -> None:
     gate: dict[str, float] = {}
     for kind in ("prompt-end", "learned"):
         gated = editor.with_gate(kind, 1.0)  # shut
-        gated.add([r.edit for r in records[:10]])
+        gated.add([r.edit for r in some[:10]])
         for size in (1, 32):
             for case in ("new", "known"):
                 name = f"{kind}, batch {size}, {case} picture"
-                gate[name] = gate_cost(gated, records, size, case, args.rounds)
+                gate[name] = gate_cost(gated, some, size, case, args.rounds, args.clock)
                 print(f"  gate {name}: {100 * (gate[name] - 1):+.1f} % of the base forward")
-    if args.json:
-        write_json(args.json, {"backbone": args.backbone, "steps": medians, "gate": gate})
+    finish(args, {"backbone": args.backbone, "steps": medians, "gate": gate})
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ weights, not trained anew), and with 100 edits in memory at once instead of one.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from common import finish, parser, records, start
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import Evaluation, evaluate
@@ -26,7 +24,6 @@ from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
 from easyedit_mm_plugins.evaluation.matching import same_answer
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
-from easyedit_mm_plugins.scenes.records import ensure_scenes
 
 KINDS = {"edit": "reliability", "rephrase": "t_gen", "image_rephrase": "v_gen"}
 KINDS |= {"text_loc": "t_loc", "image_loc": "m_loc"}
@@ -41,11 +38,11 @@ def alone(editor: DualEdit, number: int) -> DualEdit:
     return made
 
 
-def together(editor: DualEdit, records: Sequence[EditRecord], base: object) -> dict[str, float]:
+def together(editor: DualEdit, some: Sequence[EditRecord], base: object) -> dict[str, float]:
     """The metrics with 100 records' edits in memory at once, every question seeing them all."""
     right: dict[str, list[bool]] = {}
-    for start in range(0, len(records), 100):
-        part = records[start : start + 100]
+    for begin in range(0, len(some), 100):
+        part = some[begin : begin + 100]
         with editor.edited([r.edit for r in part]):
             for kind, metric in KINDS.items():
                 asked = [q for r in part for q in r.questions()[kind]]
@@ -68,17 +65,13 @@ def opened(result: Evaluation) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="scenes-llava")
-    parser.add_argument("--editor", type=Path, help="folder; by default the shipped one")
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--variants", type=int, default=300)
-    parser.add_argument("--scenes", type=Path, help="folder of the scenes records")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    files = ensure_scenes(args.scenes)
-    records = FGVEditDataset(files.test, args.cases, image_root=files.images, check="off").records
+    made = parser(__doc__)
+    made.add_argument("--backbone", default="scenes-llava")
+    made.add_argument("--editor", type=Path, help="folder; by default the shipped one")
+    made.add_argument("--cases", type=int, default=500)
+    made.add_argument("--variants", type=int, default=300)
+    args = start(made)
+    every = records(args, args.cases)
     backbone = load_backbone(args.backbone)
     folder = args.editor or ASSETS / f"dualedit-{args.backbone}"
     editor = DualEdit.from_pretrained(folder, backbone)
@@ -98,8 +91,8 @@ def main() -> None:
     kinds = dict.fromkeys((editor.config.gate.kind, "prompt-end"))
     gates = {kind: editor.with_gate(kind) for kind in kinds}
     for kind, subject in gates.items():
-        measure(f"gate {kind}, {len(records)} cases", subject, records)
-    some = records[: args.variants]
+        measure(f"gate {kind}, {len(every)} cases", subject, every)
+    some = every[: args.variants]
     paper = paper_threshold(backbone)
     for kind, subject in gates.items():
         measure(f"gate {kind}", subject, some)
@@ -109,8 +102,7 @@ def main() -> None:
     measure(f"gate prompt-end, threshold {paper}", editor.with_gate("prompt-end", paper), some)
     for number, adapter in enumerate(editor.config.adapters):
         measure(f"{adapter.tokens} adapter alone", alone(editor, number), some)
-    if args.json:
-        write_json(args.json, {"backbone": args.backbone, "settings": editor.describe()} | rows)
+    finish(args, {"backbone": args.backbone, "settings": editor.describe()} | rows)
 
 
 if __name__ == "__main__":

@@ -19,30 +19,26 @@ which takes one request, is handed the one in the list that its ``edit_dataset``
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from common import finish, parser, records, start
 from torch import Tensor, nn
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.backbones import Backbone
-from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import evaluate
 from easyedit_mm_plugins.host import easyedit as hosts
 from easyedit_mm_plugins.methods import load_editor
 from easyedit_mm_plugins.methods.serac.model import SERAC
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins.papers.cost import in_turns
 
 QUESTIONS = 10  # five kinds, before and after
 SETTINGS = {
@@ -172,56 +168,39 @@ class EasyEdit:
         return self.backbone.pixels([q.image for q in asked])
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds by the clock, seconds of this process's processor time, and what came back."""
-    clock, work = time.perf_counter(), time.process_time()
-    result = call()
-    return time.perf_counter() - clock, time.process_time() - work, result
-
-
 def main() -> None:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    made = parser(__doc__, rounds=3)
+    made.add_argument("--cases", type=int, default=100)
+    args = start(made)
     logging.disable(logging.INFO)
-    files = ensure_scenes(None)
-    records = FGVEditDataset(files.test, image_root=files.images, check="off").records[: args.cases]
+    some = records(args, args.cases)
     serac = load_editor("serac", load_backbone("scenes-blip2"))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # EasyEdit's logs/
         theirs = EasyEdit(serac)
 
     def ours(protocol: str) -> Any:
         serac.backbone.clear_cache()
-        return evaluate(serac, records, protocol, suite="evqa")
+        return evaluate(serac, some, protocol, suite="evqa")
 
     parts = {
-        "easyedit": lambda: theirs(records),
+        "easyedit": lambda: theirs(some),
         "teacher-forced": lambda: ours("teacher-forced"),
         "generated": lambda: ours("generated"),
     }
-    for call in (lambda: theirs(records[:3]), lambda: evaluate(serac, records[:3], "generated")):
+    for call in (lambda: theirs(some[:3]), lambda: evaluate(serac, some[:3], "generated")):
         call()  # warm-up
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
-    results: dict[str, Any] = {}
-    for _ in range(args.rounds):
-        for name, call in parts.items():
-            clock, work, results[name] = timed(call)
-            seconds[name].append((clock / len(records), work / len(records)))
-    work = {n: statistics.median(w for _, w in found) for n, found in seconds.items()}
-    wall = {n: statistics.median(c for c, _ in found) for n, found in seconds.items()}
-    told = f"EasyEdit {theirs.host.generation}, {len(records)} cases, {QUESTIONS} answers a case"
+    times = in_turns(parts, {}, rounds=args.rounds, warm_up=0)
+    work = {name: found.work_ms / len(some) for name, found in times.items()}
+    wall = {name: found.wall_ms / len(some) for name, found in times.items()}
+    told = f"EasyEdit {theirs.host.generation}, {len(some)} cases, {QUESTIONS} answers a case"
     print(f"{told}, medians of {args.rounds} rounds on one thread of {platform.machine()}")
     print(f"{'':16}{'ms a case':>12}{'processor ms':>14}{'times faster':>14}")
     for name in parts:
         faster = work["easyedit"] / work[name]
-        print(f"{name:16}{1000 * wall[name]:12.1f}{1000 * work[name]:14.1f}{faster:14.1f}")
-    if args.json:
-        figures = {"easyedit": theirs.host.generation, "cases": len(records), "work_s": work}
-        write_json(args.json, {**figures, "wall_s": wall, "torch": torch.__version__})
+        print(f"{name:16}{wall[name]:12.1f}{work[name]:14.1f}{faster:14.1f}")
+    figures = {"easyedit": theirs.host.generation, "cases": len(some), "torch": torch.__version__}
+    finish(args, {**figures, "work_ms": work, "wall_ms": wall})
 
 
 if __name__ == "__main__":

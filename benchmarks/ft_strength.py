@@ -10,26 +10,25 @@ Every row is written as it is done; a stopped run goes on.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from common import finish, parser, records, start
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.core import jsonl
 from easyedit_mm_plugins.core.errors import BridgeError, CheckpointError
 from easyedit_mm_plugins.core.files import write_text
+from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import CaseResult, Evaluation, evaluate
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
 from easyedit_mm_plugins.methods.factory import make_editor
-from easyedit_mm_plugins.methods.ft import FTLLM, FTVisual
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins.recipes.job import embedded_backbones
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-TUNERS = {"ft-llm": FTLLM, "ft-visual": FTVisual}
+TUNERS = ("ft-llm", "ft-visual")
 METRICS = ("reliability", "locality", "specificity", "specificity_in", "specificity_out")
 
 
@@ -54,13 +53,13 @@ def as_row(backbone: str, method: str, factor: float | None, found: Evaluation) 
     return {**about, **values, "interval": interval, **by_answer(found.cases)}
 
 
-def measure(name: str, records: FGVEditDataset, factors: Sequence[float], path: Path) -> None:
+def measure(name: str, some: Sequence[EditRecord], factors: Sequence[float], path: Path) -> None:
     """All rows of one backbone that are not yet in ``path``."""
     lines, _ = jsonl.load(path)
     known = {
         (r["method"], r["factor"])
         for r in lines
-        if (r["backbone"], r["cases"]) == (name, len(records))
+        if (r["backbone"], r["cases"]) == (name, len(some))
     }
     backbone, before = load_backbone(name), None
     todo = [(method, factor) for method in TUNERS for factor in factors] + [("serac", None)]
@@ -74,11 +73,11 @@ def measure(name: str, records: FGVEditDataset, factors: Sequence[float], path: 
                 print(f"{method} left out: {error.message}")
                 continue
         else:
-            config = TUNERS[method].shipped(name)
-            config = replace(config, edit_lr=config.edit_lr * factor)
-            editor = TUNERS[method](backbone, config)
+            shipped = make_editor(method, backbone)
+            config = replace(shipped.config, edit_lr=shipped.config.edit_lr * factor)
+            editor = type(shipped)(backbone, config)
         before = before or fresh_answers(editor, "generated")
-        found = evaluate(editor, records, "generated", base_answers=before)
+        found = evaluate(editor, some, "generated", base_answers=before)
         row = as_row(name, method, factor, found)
         jsonl.append(path, [row])
         print(line(row), flush=True)
@@ -110,23 +109,21 @@ HEAD = (
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    embedded = ["scenes-blip2", "scenes-minigpt4", "scenes-llava"]
-    parser.add_argument("--backbone", nargs="+", default=embedded)
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--factors", type=float, nargs="+", default=FACTORS)
-    parser.add_argument("--out", type=Path, default=Path("runs/ft-strength"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    files = ensure_scenes()
-    records = FGVEditDataset(files.test, args.cases, image_root=files.images, check="off")
+    made = parser(__doc__)
+    made.add_argument("--backbone", nargs="+", default=embedded_backbones())
+    made.add_argument("--cases", type=int, default=100)
+    made.add_argument("--factors", type=float, nargs="+", default=FACTORS)
+    made.add_argument("--out", type=Path, default=Path("runs/ft-strength"))
+    args = start(made)
+    some = records(args, args.cases)
     path = args.out / "rows.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.backbone:
-        measure(name, records, args.factors, path)
-    rows = [r for r in jsonl.load(path)[0] if r["cases"] == len(records)]
+        measure(name, some, args.factors, path)
+    rows = [r for r in jsonl.load(path)[0] if r["cases"] == len(some)]
     write_text(args.out / "table.md", "\n".join([HEAD, *map(line, rows)]) + "\n")
     print((args.out / "table.md").read_text())
+    finish(args, {"rows": rows})
 
 
 if __name__ == "__main__":

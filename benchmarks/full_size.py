@@ -34,18 +34,10 @@ from easyedit_mm_plugins.backbones import Backbone, HFBlip2, HFLlava, HFMiniGPT4
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.evaluation import evaluate
 from easyedit_mm_plugins.methods.mscke import MSCKE, CounterfactualConfig, ScopeConfig
+from easyedit_mm_plugins.papers.full_size import OPT_125M
 from easyedit_mm_plugins.scenes.tokenizer import IMAGE, build_tokenizer
 
 CLASSES = {"blip2": HFBlip2, "minigpt4": HFMiniGPT4, "llava": HFLlava}
-SMALL = {  # facebook/opt-125m's shape: the released counterfactual model
-    "model_type": "opt",
-    "hidden_size": 768,
-    "ffn_dim": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "word_embed_proj_dim": 768,
-    "max_position_embeddings": 2048,
-}
 
 
 def config_of(name: str, layers: int | None):
@@ -124,7 +116,7 @@ def run(name: str, layers: int | None, device: str, dtype: torch.dtype) -> dict:
     backbone = build(name, layers, device, dtype)
     marks.append(time.perf_counter())
     scope = ScopeConfig(encoder="ViT-B-32", pretrained=None)
-    small = CounterfactualConfig(lm=SMALL)
+    small = CounterfactualConfig(lm=OPT_125M)
     torch.manual_seed(0)
     editor = MSCKE.from_config(backbone, scope, small)
     picture = torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(0))

@@ -11,17 +11,15 @@ take turns, processor time counts. Peak: what such a call holds beyond what was 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import finish, parser, records, start
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.core.environment import cpu_name
-from easyedit_mm_plugins.core.files import write_json
 from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.data import EditRecord
 from easyedit_mm_plugins.evaluation import evaluate
@@ -29,30 +27,29 @@ from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
 from easyedit_mm_plugins.methods import load_editor, shipped_editor
 from easyedit_mm_plugins.methods.mscke import MSCKE
 from easyedit_mm_plugins.papers.cost import in_turns, profile, weight_bytes
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins.recipes.job import embedded_backbones
 
 METHODS = {"mscke": "small model", "mscke-lora": "LoRA"}
-BACKBONES = ("scenes-blip2", "scenes-minigpt4", "scenes-llava")
 BATCHES = (1, 32)
 QUALITY = ("reliability", "generality", "locality", "specificity_in", "specificity")
 
 
-def quality(editors: dict[str, MSCKE], records: Sequence[EditRecord]) -> dict[str, dict[str, Any]]:
+def quality(editors: dict[str, MSCKE], some: Sequence[EditRecord]) -> dict[str, dict[str, Any]]:
     """By method its metrics in percent; the base model's answers are asked for once."""
     base = fresh_answers(next(iter(editors.values())), "generated")
     found = {}
     for name, editor in editors.items():
-        metrics = evaluate(editor, records, "generated", base_answers=base).metrics
+        metrics = evaluate(editor, some, "generated", base_answers=base).metrics
         found[name] = {key: metrics[key] for key in QUALITY}
     return found
 
 
 @torch.no_grad()
 def cost(
-    editors: dict[str, MSCKE], records: Sequence[EditRecord], rounds: int
+    editors: dict[str, MSCKE], some: Sequence[EditRecord], rounds: int
 ) -> dict[str, dict[str, float]]:
     """By method megabytes, and milliseconds a question by batch size."""
-    asked = [(r.edit, r.in_scope[0]) for r in records if r.in_scope][: max(BATCHES)]
+    asked = [(r.edit, r.in_scope[0]) for r in some if r.in_scope][: max(BATCHES)]
 
     def answer(model: Any, n: int) -> Callable[[], Any]:
         edits, queries = zip(*asked[:n], strict=True)
@@ -77,30 +74,25 @@ def cost(
 
 def main() -> None:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    shipped = [name for name in BACKBONES if shipped_editor("mscke-lora", name)]
-    parser.add_argument("backbones", nargs="*", default=shipped, help="those with an adapter")
-    parser.add_argument("--limit", type=int, default=500, help="cases to measure quality on")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    files = ensure_scenes(None)
-    every = FGVEditDataset(files.test, image_root=files.images, check="off", extra=True).records
+    made = parser(__doc__, rounds=12)
+    shipped = [name for name in embedded_backbones() if shipped_editor("mscke-lora", name)]
+    made.add_argument("backbones", nargs="*", default=shipped, help="those with an adapter")
+    made.add_argument("--limit", type=int, default=500, help="cases to measure quality on")
+    args = start(made)
+    every = records(args, extra=True)
     # One in-scope and one out-of-scope question a case, as the benchmark has it; time takes any.
-    records = FGVEditDataset(files.test, image_root=files.images, check="off").records[: args.limit]
+    some = records(args, args.limit)
     figures: dict[str, Any] = {}
-    print(f"{cpu_name()}, one thread, {len(records)} cases, torch {torch.__version__}")
+    print(f"{cpu_name()}, one thread, {len(some)} cases, torch {torch.__version__}")
     for name in args.backbones:
         backbone = load_backbone(name)
         editors = {method: load_editor(method, backbone) for method in METHODS}
-        costs, qualities = cost(editors, every, args.rounds), quality(editors, records)
+        costs, qualities = cost(editors, every, args.rounds), quality(editors, some)
         figures[name] = {m: {**qualities[m], **costs[m]} for m in METHODS}
         for method, title in METHODS.items():
             row = " ".join(f"{k} {v:.2f}" for k, v in figures[name][method].items())
             print(f"{name} {title}: {row}", flush=True)
-    if args.json:
-        write_json(args.json, {"cases": len(records), "cpu": cpu_name(), "backbones": figures})
+    finish(args, {"cases": len(some), "cpu": cpu_name(), "backbones": figures})
 
 
 if __name__ == "__main__":

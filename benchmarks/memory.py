@@ -10,78 +10,49 @@ counts is the growth, time at the largest size over time at 1, as the median ove
 
 from __future__ import annotations
 
-import argparse
-import platform
-import random
 import statistics
-import time
-from pathlib import Path
 
-import torch
+from common import finish, machine, parser, records, start
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone, load_editor
-from easyedit_mm_plugins.core.files import write_json
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins import load_backbone, load_editor
+from easyedit_mm_plugins.papers.cost import in_turns
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="scenes-llava")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    made = parser(__doc__, rounds=30)
+    made.add_argument("--backbone", default="scenes-llava")
+    made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000])
+    args = start(made)
     backbone = load_backbone(args.backbone)
-    files = ensure_scenes()
-    records = FGVEditDataset(files.test, max(args.sizes), image_root=files.images, check="off")
-    edits = [r.edit for r in records]
-    question = records[0].out_scope[0]
-    editors = {
-        (name, n): load_editor(name, backbone) for name in ("mscke", "serac") for n in args.sizes
-    }
-    for (_, n), editor in editors.items():
-        editor.threshold = 1.0  # the base model answers in every case, however near an edit comes
-        editor.add(edits[:n])
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in editors}
-    order, rng = list(editors.items()), random.Random(0)
-    for turn in range(args.rounds + 3):
-        rng.shuffle(order)  # a call is slower right after a big one; nobody always follows the same
-        for key, editor in order:
-            editor.force([question])  # untimed, for the same reason
-            start = time.perf_counter()
-            editor.force([question])
-            if turn >= 3:  # the first rounds warm up
-                times[key].append(time.perf_counter() - start)
-    base = []
-    for _ in range(args.rounds):
-        with torch.no_grad():
-            backbone.answer_logits([question])
-            start = time.perf_counter()
-            backbone.answer_logits([question])
-        base.append(time.perf_counter() - start)
-    first = args.sizes[0]
-    rows = []
+    some = records(args, max(args.sizes))
+    question = some[0].out_scope[0]
+    editors = {}
     for name in ("mscke", "serac"):
         for n in args.sizes:
-            grown = [a / b for a, b in zip(times[name, n], times[name, first], strict=True)]
-            rows.append(
-                {
-                    "method": name,
-                    "edits": n,
-                    "ms": 1000 * statistics.median(times[name, n]),
-                    "growth": statistics.median(grown),
-                }
+            editors[f"{name} {n}"] = editor = load_editor(name, backbone)
+            editor.threshold = (
+                1.0  # the base model answers, however near the question is to an edit
             )
-    print(f"{args.backbone}, 1 thread, torch {torch.__version__}, {platform.machine()}")
-    print(f"base model alone: {1000 * statistics.median(base):.2f} ms")
+            editor.add([r.edit for r in some[:n]])
+    calls = {key: lambda e=e: e.force([question]) for key, e in editors.items()}
+    # Each call runs once untimed before: a call is slower right after a big one.
+    times = in_turns(calls, calls, rounds=args.rounds)
+    base = in_turns({"base": lambda: backbone.answer_logits([question])}, {}, rounds=args.rounds)
+    rows = []
+    for name in ("mscke", "serac"):
+        first = times[f"{name} {args.sizes[0]}"].wall
+        for n in args.sizes:
+            own = times[f"{name} {n}"]
+            grown = statistics.median(a / b for a, b in zip(own.wall, first, strict=True))
+            rows.append({"method": name, "edits": n, "ms": own.wall_ms, "growth": grown})
+    print(f"{args.backbone}, {machine()}")
+    print(f"base model alone: {base['base'].wall_ms:.2f} ms")
     for row in rows:
         print(
             f"{row['method']:6} {row['edits']:5} edits  {row['ms']:8.2f} ms  x{row['growth']:.2f}"
         )
-    if args.json:
-        write_json(args.json, {"base_ms": 1000 * statistics.median(base), "rows": rows})
+    finish(args, {"base_ms": base["base"].wall_ms, "rows": rows})
 
 
 if __name__ == "__main__":

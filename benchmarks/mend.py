@@ -10,47 +10,32 @@ the base model's.
 
 from __future__ import annotations
 
-import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from common import finish, machine, parser, records, start
 
-from easyedit_mm_plugins import FGVEditDataset, load_backbone
-from easyedit_mm_plugins.core.files import write_json
+from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.methods.mend import Mend
-from easyedit_mm_plugins.scenes.records import ensure_scenes
+from easyedit_mm_plugins.papers.cost import in_turns
 
 
 def milliseconds(call: Callable[[], object], rounds: int) -> float:
     """Median time of ``call``, after one untimed."""
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+    return in_turns({"call": call}, {}, rounds=rounds, warm_up=1)["call"].wall_ms
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="scenes-llava")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    made = parser(__doc__, rounds=10)
+    made.add_argument("--backbone", default="scenes-llava")
+    made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000])
+    args = start(made)
     backbone = load_backbone(args.backbone)
-    files = ensure_scenes()
-    records = FGVEditDataset(files.test, max(args.sizes), image_root=files.images, check="off")
-    edits = [r.edit for r in records]
-    questions = [r.out_scope[0] for r in records][:32]
+    some = records(args, max(*args.sizes, 32))
+    edits = [r.edit for r in some]
+    questions = [r.out_scope[0] for r in some][:32]
     editor = Mend.from_pretrained(ASSETS / f"mend-{args.backbone}", backbone)
     rows = []
     with torch.no_grad():
@@ -59,13 +44,14 @@ def main() -> None:
         many = milliseconds(lambda: editor.learn(edits[:32]), args.rounds) / 32
         for n in args.sizes:
             ids = editor.add(edits[:n])
-            tensors = [t for d in editor._deltas.values() for part in d.values() for t in part]
+            deltas = editor.deltas_for(n, [[one] for one in ids])
+            tensors = [t for delta in deltas for part in delta.values() for t in part]
             size = sum(t.numel() * t.element_size() for t in tensors)
             own = [[ids[i % n]] for i in range(len(questions))]
             took = milliseconds(lambda own=own: editor.force(questions, visible=own), args.rounds)
             rows.append({"edits": n, "kib_an_edit": size / 1024 / n, "ms_of_32": took})
             editor.clear()
-    print(f"{args.backbone}, 1 thread, torch {torch.__version__}, {platform.machine()}")
+    print(f"{args.backbone}, {machine()}")
     print(
         f"an edit: {one:.1f} ms alone, {many:.1f} ms among 32; base model, 32 rows: {base:.1f} ms"
     )
@@ -74,8 +60,7 @@ def main() -> None:
             f"{row['edits']:5} edits  {row['kib_an_edit']:7.1f} KiB each  32 rows, each under one: "
             f"{row['ms_of_32']:7.1f} ms"
         )
-    if args.json:
-        write_json(args.json, {"ms_alone": one, "ms_of_32": many, "base_ms": base, "rows": rows})
+    finish(args, {"ms_alone": one, "ms_of_32": many, "base_ms": base, "rows": rows})
 
 
 if __name__ == "__main__":
