@@ -123,8 +123,11 @@ def write_checked(path: str | Path, values: Mapping[str, Any], files: Iterable[P
     write_json(path, kept | {CHECKSUMS: {"files": sums, "values": digest([kept, sums])}})
 
 
-def check_checksums(path: str | Path, values: Mapping[str, Any]) -> None:
+def check_checksums(path: str | Path, values: Mapping[str, Any], below: str = "") -> None:
     """Check ``values``, read from ``path``, and its files against the checksums among them.
+
+    Args:
+        below: only the files in this folder, as seen from that of ``path``.
 
     Raises:
         CheckpointError: something was changed or is missing since it was written.
@@ -141,6 +144,8 @@ def check_checksums(path: str | Path, values: Mapping[str, Any]) -> None:
         )
     for name, expected in files.items():
         file = path.parent / name
+        if not name.startswith(below):
+            continue
         try:
             found = file_digest(file) if file.is_file() else None
         except OSError as error:
