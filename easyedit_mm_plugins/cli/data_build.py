@@ -99,7 +99,8 @@ def build_fgvedit(
     opened = open_source(
         source, **options, images=images, n=n, split=split, allow_outside=allow_outside
     )
-    config = BuildConfig(seed, limit, max_questions, alt, test_share, both_sides)
+    given: Any = alt  # BuildConfig checks it
+    config = BuildConfig(seed, limit, max_questions, given, test_share, both_sides)
     limits = Budget.parse(budget, _prices(prices))
     asked = _judge(
         judge,

@@ -68,13 +68,13 @@ class Editor(ABC):
     :meth:`force`).
 
     Attributes:
-        name: how results call the method.
+        name: how results call the method; an editor may be given another than its class's.
         store: the edits in force, with what is kept of them.
         isolates_rows: ``visible`` restricts each row to edits of its own, so that many cases can
             share one forward pass. Methods that change weights cannot; they leave it false.
     """
 
-    name: ClassVar[str]
+    name: str
     isolates_rows: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -169,6 +169,12 @@ class DeltaEditor(Editor):
             out.append(now.derived[ids] if ids else None)
         return out
 
+    def _split(self, count: int, visible: Visible) -> tuple[dict[int, Delta], list[int]]:
+        """Of :meth:`deltas_for` the rows that are under a change, with it, and the others."""
+        deltas = self.deltas_for(count, visible)
+        inside = {i: delta for i, delta in enumerate(deltas) if delta is not None}
+        return inside, [i for i, delta in enumerate(deltas) if delta is None]
+
     def generate(
         self,
         questions: Sequence[Question],
@@ -178,19 +184,16 @@ class DeltaEditor(Editor):
         **kwargs: Any,
     ) -> list[Answer]:
         """See :class:`Editor`; rows that see no edit are the base model's own."""
-        deltas = self.deltas_for(len(questions), visible)
+        inside, outside = self._split(len(questions), visible)
         kwargs["max_new_tokens"] = max_new_tokens
         texts: dict[int, str] = {}
-        for changed in (True, False):
-            rows = [i for i, d in enumerate(deltas) if (d is not None) is changed]
-            if not rows:
-                continue
-            asked = [questions[i] for i in rows]
-            if changed:
-                said = changed_generate(self.backbone, asked, [deltas[i] for i in rows], **kwargs)
-            else:
-                said = self.backbone.generate(asked, **kwargs)
-            texts |= dict(zip(rows, said, strict=True))
+        if inside:
+            asked = [questions[i] for i in inside]
+            said = changed_generate(self.backbone, asked, list(inside.values()), **kwargs)
+            texts |= dict(zip(inside, said, strict=True))
+        if outside:
+            said = self.backbone.generate([questions[i] for i in outside], **kwargs)
+            texts |= dict(zip(outside, said, strict=True))
         return [Answer(texts[i]) for i in range(len(questions))]
 
     def answer_logits(
@@ -205,16 +208,14 @@ class DeltaEditor(Editor):
         self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
     ) -> list[Forced]:
         """See :class:`Editor`."""
-        deltas = self.deltas_for(len(questions), visible)
-        inside = [i for i, d in enumerate(deltas) if d is not None]
-        outside = [i for i, d in enumerate(deltas) if d is None]
+        inside, outside = self._split(len(questions), visible)
         forced: dict[int, Forced] = {}
         if outside:
             rows = force_with_base(self.backbone, [questions[i] for i in outside], top_k)
             forced |= dict(zip(outside, rows, strict=True))
         if inside:
             asked = [questions[i] for i in inside]
-            logits = changed_logits(self.backbone, asked, [deltas[i] for i in inside])
+            logits = changed_logits(self.backbone, asked, list(inside.values()))
             for i, row in zip(inside, logits, strict=True):
                 top = row.topk(top_k, dim=-1).indices.cpu()
                 forced[i] = Forced(self.backbone.answer_ids(questions[i].answer), top)

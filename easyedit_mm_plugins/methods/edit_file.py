@@ -160,5 +160,5 @@ def _checksum(book: str, parts: Mapping[str, Tensor]) -> str:
     for name in sorted(parts):
         tensor = parts[name].contiguous()
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -95,7 +95,7 @@ class RoutedEditor(Editor):
                 answers[i] = Answer(text, None, self._score(hits[i]))
         if inside:
             texts = self.counterfactual.generate(
-                [edits[hits[i].id] for i in inside],
+                [edits[edit_id] for edit_id in inside.values()],
                 [questions[i] for i in inside],
                 max_new_tokens=max_new_tokens,
                 **kwargs,
@@ -119,17 +119,23 @@ class RoutedEditor(Editor):
                 forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
         if inside:
             found = self.counterfactual.top_ids(
-                [edits[hits[i].id] for i in inside], [questions[i] for i in inside], top_k
+                [edits[edit_id] for edit_id in inside.values()],
+                [questions[i] for i in inside],
+                top_k,
             )
             for i, top in zip(inside, found, strict=True):
                 ids = self.backbone.answer_ids(questions[i].answer)
                 forced[i] = Forced(ids, top.cpu(), hits[i].id, hits[i].score)
         return [forced[i] for i in range(len(questions))]
 
-    def _split(self, hits: Sequence[Hit]) -> tuple[list[int], list[int]]:
-        inside = [i for i, h in enumerate(hits) if h.id is not None and h.score >= self.threshold]
-        taken = set(inside)
-        return inside, [i for i in range(len(hits)) if i not in taken]
+    def _split(self, hits: Sequence[Hit]) -> tuple[dict[int, str], list[int]]:
+        """The rows in scope, with the edit's id, and the others."""
+        inside = {
+            i: hit.id
+            for i, hit in enumerate(hits)
+            if hit.id is not None and hit.score >= self.threshold
+        }
+        return inside, [i for i in range(len(hits)) if i not in inside]
 
     @staticmethod
     def _score(hit: Hit) -> float | None:

@@ -116,14 +116,16 @@ class _Adder:
 
 def _stack(changes: Sequence[LowRank | Full]) -> LowRank | Full | None:
     """Changes of one kind as one, [B, ...], ranks filled up with zeros; ``None`` for a mixture."""
-    if all(isinstance(c, Full) for c in changes):
-        return Full(torch.stack([c.weight for c in changes]))
-    if not all(isinstance(c, LowRank) for c in changes):
+    full = [c.weight for c in changes if isinstance(c, Full)]
+    low = [c for c in changes if isinstance(c, LowRank)]
+    if full and low:
         return None
-    rank = max(len(c.down) for c in changes)
+    if full:
+        return Full(torch.stack(full))
+    rank = max(len(c.down) for c in low)
     return LowRank(
         *(
-            torch.stack([nn.functional.pad(c[k], (0, 0, 0, rank - len(c[k]))) for c in changes])
+            torch.stack([nn.functional.pad(c[k], (0, 0, 0, rank - len(c[k]))) for c in low])
             for k in (0, 1)
         )
     )

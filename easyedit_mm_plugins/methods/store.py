@@ -142,7 +142,7 @@ class EditStore:
                     raise KeyError(f"no edit {edit_id!r} in force; {known}")
             stay = {i: edit for i, edit in now.edits.items() if i not in gone}
             payloads = {i: kept for i, kept in now.payloads.items() if i not in gone}
-            latest = islice(reversed(now.edits), len(gone))
+            latest = islice(reversed(now.ids), len(gone))
             if not self._rows.shape[1] or all(i in gone for i in latest):
                 self._earlier.add(now)  # their rows lie behind the others'
             else:
@@ -166,7 +166,7 @@ class EditStore:
             keys = before.keys[:0] if kept.keys is None else kept.keys
             self._rows = keys.detach().to(self._rows, copy=True)
             self._earlier.clear()
-            payloads = {}
+            payloads: dict[str, Any] = {}
             if kept.payloads is not None:
                 payloads = dict(zip(saved.edits, kept.payloads, strict=True))
             self._now = InForce(saved.edits, payloads, self._rows)

@@ -207,11 +207,12 @@ class Trainer(Resumable, ABC):
         Returns:
             What is to be logged; nothing of a batch that is another process's.
         """
-        hp, info = self.hparams, {}
+        hp = self.hparams
+        info: dict[str, float] = {}
         self._mode(training=True)
         if self.step % hp.accumulate_bs % self.ranks.world == self.ranks.rank:
             records, rng = self.records_at(self.step)
-            devices = [] if self.editor.backbone.device.type == "cpu" else None
+            devices: list[int] | None = [] if self.editor.backbone.device.type == "cpu" else None
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(rng.getrandbits(62))
                 loss, info = self.batch_loss(records, rng)

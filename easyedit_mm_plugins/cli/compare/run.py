@@ -96,7 +96,9 @@ def grid(configs: Sequence[Any]) -> Grid:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        plain = [OmegaConf.to_container(c, resolve=True, throw_on_missing=False) for c in configs]
+        plain: list[Any] = [
+            OmegaConf.to_container(c, resolve=True, throw_on_missing=False) for c in configs
+        ]
     except OmegaConfBaseException as error:
         raise explain(error, []) from None
     backbones: dict[str, BackboneSpec] = {}

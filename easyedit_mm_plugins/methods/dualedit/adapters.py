@@ -9,6 +9,8 @@ Shapes: R rows, T query tokens, N tokens of the edit sample, D hidden size, A at
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,14 @@ class Adapter(nn.Module, ABC):
             keys, values: ``[R, N, A or D]``, from :meth:`memory`.
             mask: ``[R, N]``, false where a row's edit sample is padded.
         """
+
+
+class Adapters(nn.ModuleList):
+    """The adapters of an editor, in the order of its config."""
+
+    if TYPE_CHECKING:  # torch's own says no more than that they are modules
+
+        def __iter__(self) -> Iterator[Adapter]: ...
 
 
 class PaperAdapter(Adapter):
@@ -100,9 +110,12 @@ class ReleasedAdapter(Adapter):
     def mix(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Attention(norm(h), keys, values), ``[R, T, A]``."""
         query = self.query(self.norm_h(hidden.to(self.query.weight.dtype)))
-        parts = [x.to(query.dtype).unflatten(-1, (self.heads, -1)) for x in (query, keys, values)]
+        query, keys, values = (
+            x.to(query.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x in (query, keys, values)
+        )
         mixed = nn.functional.scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in parts), attn_mask=mask[:, None, None]
+            query, keys, values, attn_mask=mask[:, None, None]
         )
         return mixed.transpose(1, 2).flatten(2)
 

@@ -10,7 +10,7 @@ generating language model makes of it (beams).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ...backbones.partial import hidden_of, with_hidden
 from ...backbones.splice import Batch
-from .adapters import Adapter
+from .adapters import Adapters
 from .config import DualEditConfig
 
 
@@ -50,9 +50,9 @@ class EditedPass:
 
     def __init__(
         self,
-        decoder: nn.Module,
+        decoder: Any,
         config: DualEditConfig,
-        adapters: Sequence[Adapter],
+        adapters: Adapters,
         batch: Batch,
         decide: Callable[[Tensor], Chosen],
     ) -> None:
@@ -98,29 +98,29 @@ class EditedPass:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != self.thread:
                 return None
-            if self.chosen is None:
-                self._decide(hidden_of(output))
-            return self._output(index, output)
+            chosen = self._decide(hidden_of(output)) if self.chosen is None else self.chosen
+            return self._output(index, output, chosen)
 
         self._hooked.add(index)
         self._handles.append(self.decoder.layers[index].register_forward_hook(hook))
 
-    def _decide(self, hidden: Tensor) -> None:
+    def _decide(self, hidden: Tensor) -> Chosen:
         times = len(hidden) // self.size
-        self.chosen = self.decide(hidden if times == 1 else hidden[::times])
-        if len(self.chosen.rows):
+        chosen = self.chosen = self.decide(hidden if times == 1 else hidden[::times])
+        if len(chosen.rows):
             self._hook_adapters()
         else:
             self._handles.pop().remove()
+        return chosen
 
-    def _output(self, index: int, output: Any) -> Any:
+    def _output(self, index: int, output: Any, chosen: Chosen) -> Any:
         """A layer's output as it is edited there; ``None``: it is not."""
         hidden = before = hidden_of(output)
-        if not len(self.chosen.rows):
+        if not len(chosen.rows):
             return None
         for number, adapter in enumerate(self.config.adapters):
             if adapter.layer == index:
-                hidden = self._edit(hidden, number)
+                hidden = self._edit(hidden, number, chosen)
         return None if hidden is before else with_hidden(output, hidden)
 
     @cached_property
@@ -132,9 +132,9 @@ class EditedPass:
             text &= ~batch.answer_mask
         return {"text": text, "visual": batch.image_mask}
 
-    def _edit(self, hidden: Tensor, number: int) -> Tensor:
+    def _edit(self, hidden: Tensor, number: int, chosen: Chosen) -> Tensor:
         """``hidden`` [B F, T', D] with the adapter's tokens of the chosen rows replaced."""
-        rows, mask = self.chosen.rows, self._mask(number, hidden)
+        rows, mask = chosen.rows, self._mask(number, hidden)
         if not len(rows) or mask is None:
             return hidden
         part = mask[rows]
@@ -142,13 +142,13 @@ class EditedPass:
         if not len(columns):
             return hidden
         first, last = int(columns[0]), int(columns[-1]) + 1
-        memory, times = self.chosen.memory[number], len(hidden) // self.size
+        (keys, values, seen), times = chosen.memory[number], len(hidden) // self.size
         if times > 1:
             rows = (rows[:, None] * times + torch.arange(times, device=rows.device)).flatten()
             part = part.repeat_interleave(times, 0)
-            memory = tuple(m.repeat_interleave(times, 0) for m in memory)
+            keys, values, seen = (m.repeat_interleave(times, 0) for m in (keys, values, seen))
         old = hidden[rows, first:last]
-        new = self.adapters[number](old, *memory)
+        new = self.adapters[number](old, keys, values, seen)
         edited = hidden.clone()
         edited[rows, first:last] = torch.where(part[:, first:last, None], new, old)
         return edited

@@ -152,6 +152,7 @@ def losses(
             continue
         log_p = own.float().log_softmax(-1)
         if a.kind in LOC:
+            assert row.logits is not None  # since edited_logits completed the open rows
             base = row.logits.float().log_softmax(-1)
             term = (base.exp() * (base - log_p)).sum()
             target = base.argmax(-1)

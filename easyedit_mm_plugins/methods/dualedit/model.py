@@ -23,7 +23,7 @@ from ..edit_file import SavedEdits
 from ..routed import Hit
 from ..settings import build
 from ..store import EditStore, InForce, Kept
-from .adapters import new_adapter
+from .adapters import Adapters, new_adapter
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
 from .edited_pass import Chosen, EditedPass
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
@@ -44,7 +44,7 @@ class DualEdit(Editor):
         ConfigError: a layer that the backbone lacks, or another setting that cannot be used.
     """
 
-    name: ClassVar[str] = "dualedit"
+    name = "dualedit"
     isolates_rows: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
@@ -54,7 +54,7 @@ class DualEdit(Editor):
         super().__init__(backbone, store)
         self.config.check_layers(len(backbone.layers), backbone.name)
         made = [new_adapter(a, backbone.hidden_size) for a in self.config.adapters]
-        self.adapters = nn.ModuleList(made).to(backbone.device).eval()
+        self.adapters = Adapters(made).to(backbone.device).eval()
         given = self.config.gate.threshold
         self.threshold = paper_threshold(backbone) if given is None else given
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
@@ -82,7 +82,8 @@ class DualEdit(Editor):
         """
         if threshold is None:
             threshold = {**self.thresholds, self.config.gate.kind: self.threshold}.get(kind)
-        gate = replace(self.config.gate, kind=kind, threshold=threshold)
+        # GateConfig checks the kind.
+        gate = replace(self.config.gate, kind=kind, threshold=threshold)  # type: ignore[arg-type]
         if kind == "learned" and self.gate is None:
             raise ConfigError(
                 "this editor has no learned gate", remedy="train one, or use gate prompt-end"
@@ -190,7 +191,10 @@ class DualEdit(Editor):
 
     def key_of(self, inputs: Tensor) -> Tensor:
         """The gate's key of what it reads: a learned gate's projection, else the token itself."""
-        return self.gate(inputs) if self.config.gate.kind == "learned" else inputs
+        if self.config.gate.kind != "learned":
+            return inputs
+        assert self.gate is not None
+        return self.gate(inputs)
 
     @contextmanager
     def _edited(self, batch: Batch, visible: Visible) -> Iterator[list[Hit]]:
@@ -213,11 +217,11 @@ class DualEdit(Editor):
             yield hits
 
     def _chosen(self, now: InForce, hits: Sequence[Hit], device: torch.device) -> Chosen:
-        rows = [i for i, hit in enumerate(hits) if self.is_open(hit)]
-        if not rows:
+        ids = {i: hit.id for i, hit in enumerate(hits) if hit.id is not None and self.is_open(hit)}
+        if not ids:
             return _NOTHING
-        memory = gather(now, [hits[i].id for i in rows])
-        return Chosen(torch.tensor(rows, dtype=torch.long, device=device), memory)
+        memory = gather(now, list(ids.values()))
+        return Chosen(torch.tensor(list(ids), dtype=torch.long, device=device), memory)
 
     def is_open(self, hit: Hit) -> bool:
         """Whether the gate lets this edit through."""
@@ -250,7 +254,9 @@ class DualEdit(Editor):
     def fingerprint(self) -> str:
         """A hash of the adapters and of what the gate reads: what a saved memory depends on."""
         sha = hashlib.sha256(repr((self.config.gate.kind, self.config.gate_layer)).encode())
-        parts = [self.adapters] + ([self.gate] if self.config.gate.kind == "learned" else [])
+        parts: list[nn.Module] = [self.adapters]
+        if self.gate is not None and self.config.gate.kind == "learned":
+            parts.append(self.gate)
         for tensor in [t for part in parts for t in part.state_dict().values()]:
             sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()[:16]

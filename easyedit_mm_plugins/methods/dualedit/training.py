@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...data import EditRecord, Question
 from ..training import Trainer
@@ -58,7 +58,7 @@ class DualEditTrainer(Trainer):
         hparams: DualEditTrainingHyperParams,
         out_dir: str | Path | None = None,
     ) -> None:
-        modules = {"adapters": editor.adapters}
+        modules: dict[str, nn.Module] = {"adapters": editor.adapters}
         if editor.gate is not None:
             modules["gate"] = editor.gate
         super().__init__(editor, train, val, hparams, out_dir, modules)
@@ -82,9 +82,9 @@ class DualEditTrainer(Trainer):
         """Fit the editor's learned gate and choose its threshold; the adapters stay."""
         hp = self.hparams
         records = self.train[: hp.gate_records]
-        loss = fit_gate(
-            self.editor.gate, records, self._gate_reads, steps=hp.gate_steps, seed=hp.seed
-        )
+        gate = self.editor.gate
+        assert gate is not None
+        loss = fit_gate(gate, records, self._gate_reads, steps=hp.gate_steps, seed=hp.seed)
         LOG.info("gate fitted on %d records, loss %.4f", len(records), loss)
         self._set_threshold()
 

@@ -143,7 +143,7 @@ def wide(values: Tensor) -> torch.dtype:
 
 
 def _rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
-    parts = {
+    parts: dict[str, Any] = {
         name: value[list(rows)] for name, value in vars(batch).items() if isinstance(value, Tensor)
     }
     return replace(batch, **parts, answers=[batch.answers[i] for i in rows])

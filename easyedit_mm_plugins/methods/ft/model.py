@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -122,7 +122,7 @@ class FineTuning(DeltaEditor):
 class FTLLM(FineTuning):
     """Fine-tunes the last layers of the language model."""
 
-    name: ClassVar[str] = "ft-llm"
+    name = "ft-llm"
 
     def owns(self, name: str) -> bool:
         """Decoder layers."""
@@ -143,7 +143,7 @@ class FTVisual(FineTuning):
     """Fine-tunes the connector between vision tower and language model: Q-Former and projection,
     or LLaVA's projector. Questions without an image answer as before."""
 
-    name: ClassVar[str] = "ft-visual"
+    name = "ft-visual"
 
     def owns(self, name: str) -> bool:
         """The connector."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,8 @@ def fine_tune(frozen: EditsOnFrozen, config: FTConfig, start: int = 0) -> list[D
         if len(done) == count:
             break
         gradients = dict(zip(leaves, found, strict=True))
-        sums = sum(g.sum((1, 2)).cpu() for g in found)  # NaN and infinity survive a sum
+        # NaN and infinity survive a sum.
+        sums = reduce(torch.add, (g.sum((1, 2)).cpu() for g in found))
         for edit, value in zip(live, sums.tolist(), strict=True):
             if edit not in done and not math.isfinite(value):
                 raise _diverged("the gradient is not finite", edits[edit], start + edit, step)

@@ -47,7 +47,7 @@ class IKE(Editor):
         BridgeError: EasyEdit is not installed, or does not import.
     """
 
-    name: ClassVar[str] = "ike"
+    name = "ike"
     isolates_rows: ClassVar[bool] = True
 
     def __init__(
@@ -213,7 +213,7 @@ class IKE(Editor):
             raise ConfigError(
                 "IKE's training records have no name to save", remedy="give train a file's path"
             )
-        kept = {"hparams": self.hparams.to_dict(), "train": str(self.source)}
+        kept: dict[str, Any] = {"hparams": self.hparams.to_dict(), "train": str(self.source)}
         write_header(folder, self.name, **kept, corpus=self.corpus)
 
     @classmethod

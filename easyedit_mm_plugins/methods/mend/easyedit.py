@@ -16,7 +16,7 @@ not saved).
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ def easyedit_transform() -> type[nn.Module]:
     theirs = host.load().module("trainer.algs.MEND").GradientTransform
 
     class GradientTransform(theirs):  # type: ignore[misc, valid-type]
+        training: bool
+
         def __init__(self, *args: Any) -> None:
             announcing = logging.root.manager.disable
             logging.disable(logging.INFO)  # it announces every layer
@@ -69,7 +71,7 @@ class MEND(Mend):
         BridgeError: EasyEdit is not installed, or does not import.
     """
 
-    name: ClassVar[str] = "mend"
+    name = "mend"
 
     @classmethod
     def network_class(cls) -> type[nn.Module]:

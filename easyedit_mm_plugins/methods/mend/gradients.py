@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -49,12 +50,12 @@ def edit_gradients(
             embedded = backbone.connect(states)
         batch = backbone.batch(edits, with_answers=True, embedded=embedded)
         logits = answer_logits(backbone.language_model, batch)
-        loss = sum(
+        losses = [
             nn.functional.cross_entropy(own.float(), torch.tensor(ids, device=own.device))
             for own, ids in zip(logits, batch.answers, strict=True)
-        )
+        ]
         names = list(found)
-        deltas = torch.autograd.grad(loss, [found[name][1] for name in names])
+        deltas = torch.autograd.grad(reduce(torch.add, losses), [found[name][1] for name in names])
     factors: list[dict[str, Factors]] = [{} for _ in edits]
     for name, delta in zip(names, deltas, strict=True):
         # [B, T, in], or [B * T, in] where a decoder flattens

@@ -11,6 +11,7 @@ edit's own gradient is taken over the answer's tokens alone, as in EasyEdit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def weighed(drawn: Drawn, hparams: Any) -> Drawn:
 
 def mend_total(losses: Mapping[str, Tensor], hparams: Any) -> Tensor:
     """The sum, each kind by its :func:`kind_weight`."""
-    return sum(kind_weight(kind, hparams) * loss for kind, loss in losses.items())
+    return reduce(torch.add, (kind_weight(k, hparams) * loss for k, loss in losses.items()))
 
 
 def check_answers(asked: Sequence[BatchQuery]) -> None:

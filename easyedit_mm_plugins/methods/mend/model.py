@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ class Mend(DeltaEditor):
         ConfigError: a name or pattern in ``inner_params`` fits no linear module.
     """
 
-    name: ClassVar[str] = "mend"
+    name = "mend"
 
     def __init__(self, backbone: Backbone, config: MendConfig | None = None) -> None:
         super().__init__(backbone)

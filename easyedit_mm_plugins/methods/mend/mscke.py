@@ -71,7 +71,7 @@ def mend_config(config: CounterfactualConfig) -> MendConfig:
 class MSCKEMEND(MSCKE):
     """:class:`MSCKE` whose counterfactual model is MEND; see the module's docstring."""
 
-    name: ClassVar[str] = "mscke-mend"
+    name = "mscke-mend"
     counterfactual: MendCounterfactual
 
     @classmethod
@@ -135,7 +135,7 @@ class MSCKEMENDTrainer(SharesStatistics, MSCKETrainer):
     editor: MSCKEMEND
     hparams: MSCKEMENDTrainingHyperParams
 
-    def part_modules(self, editor: MSCKEMEND) -> dict[str, nn.Module]:
+    def part_modules(self, editor: MSCKE) -> dict[str, nn.Module]:
         """MEND's network lies one folder deeper."""
         network = editor.counterfactual.editor.network
         modules = {"scope": editor.scope, "counterfactual": network}
@@ -156,9 +156,9 @@ class MSCKEMENDTrainer(SharesStatistics, MSCKETrainer):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The classifier's groups and MEND's."""
-        hp, modules = self.hparams, dict(self.modules)
-        network = modules.pop(NETWORK, None)
+        hp, modules = self.hparams, self.modules
         groups = self.scope_groups(modules["scope"]) if "scope" in modules else []
-        if network is not None:
+        if NETWORK in modules:
+            network = self.editor.counterfactual.editor.network
             groups += mend_groups(network, hp.lr if hp.cfr_lr is None else hp.cfr_lr, hp.lr_lr)
         return groups

@@ -88,6 +88,12 @@ class GradientTransform(nn.Module):
         n_modes: how many modules share it; ``None``: it has one of its own.
     """
 
+    u_mean: Tensor
+    u_std: Tensor
+    v_mean: Tensor
+    v_std: Tensor
+    k: Tensor  # number of tokens seen
+
     def __init__(
         self, x_dim: int, delta_dim: int, cfg: MendConfig, n_modes: int | None = None
     ) -> None:

@@ -129,7 +129,13 @@ class EditorCounterfactual(Counterfactual):
         return {"kind": self.kind, "editor": self.editor.name, **self.editor.describe()}
 
     def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write the editor, as it writes itself."""
+        """Write the editor, as it writes itself.
+
+        Raises:
+            ConfigError: the method has nothing to save.
+        """
+        if not hasattr(self.editor, "save_pretrained"):
+            raise ConfigError(f"{self.editor.name} has nothing to save")
         self.editor.save_pretrained(folder, half=half)
 
     @classmethod

@@ -152,8 +152,9 @@ class ScopeClassifier(nn.Module):
 
     def log_similarity(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
         """log rho and log(1 - rho), both ``[B, N]``, for the loss of eq. 11."""
-        if self.mixes:
-            z_t, z_e = self.fusion.mix(z_t), self.fusion.mix(z_e)
+        mix = getattr(self.fusion, "mix", None)
+        if mix is not None:
+            z_t, z_e = mix(z_t), mix(z_e)
         return self.compare(z_t, z_e)
 
     def similarity(self, z_t: Tensor, z_e: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class SmallLM(PairReader, nn.Module, Counterfactual):
 
     kind = "small-lm"
 
-    def __init__(self, backbone: Backbone, lm: nn.Module, config: CounterfactualConfig) -> None:
+    def __init__(self, backbone: Backbone, lm: Any, config: CounterfactualConfig) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config
         self.lm = lm

@@ -69,7 +69,7 @@ class ClipEncoder(Encoder):
     ) -> None:
         import open_clip
 
-        visual = getattr(clip, "visual", None)
+        visual: Any = getattr(clip, "visual", None)
         if not isinstance(clip, open_clip.CLIP) or not hasattr(visual, "_embeds"):
             raise BackboneError(
                 f"the scope encoder must be a CLIP with a vision transformer, not "

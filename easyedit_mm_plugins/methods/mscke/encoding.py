@@ -65,6 +65,9 @@ class Encoder(nn.Module, ABC):
         width: D of the shared space. context: longest text. size: S of the pixels.
     """
 
+    clip: Any
+    tokenizer: TextIds
+
     def __init__(
         self,
         clip: nn.Module,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ...core.registry import Registry
 
-FUSIONS = Registry("fusion")
+FUSIONS: Registry[type[nn.Module]] = Registry("fusion")
 
 
 def _head(width: int, dim: int) -> nn.Sequential:

@@ -6,13 +6,16 @@ CLIP's own pooled vectors (``get_image_features``, ``get_text_features``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.errors import BackboneError
 from ...data import ImageLike, open_image
 from .encoding import Encoder, FileIds
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 
 class HFClipEncoder(Encoder):
@@ -26,8 +29,10 @@ class HFClipEncoder(Encoder):
         resize: ``"squash"`` or ``"crop"``.
     """
 
+    tokenizer: FileIds
+
     def __init__(
-        self, clip: nn.Module, tokenizer: FileIds, processor: dict[str, Any], resize: str = "crop"
+        self, clip: CLIPModel, tokenizer: FileIds, processor: dict[str, Any], resize: str = "crop"
     ) -> None:
         from transformers import CLIPImageProcessor
 
@@ -87,8 +92,9 @@ class HFClipEncoder(Encoder):
         """An encoder with random weights from :meth:`description`."""
         from transformers import CLIPConfig, CLIPModel
 
+        config: Any = CLIPConfig.from_dict(described["clip"])
         return cls(
-            CLIPModel(CLIPConfig.from_dict(described["clip"])).float(),
+            CLIPModel(config).float(),
             FileIds(described["tokenizer"], *described["marks"]),
             described["processor"],
             described["resize"],
@@ -109,7 +115,8 @@ class HFClipEncoder(Encoder):
             if weights:
                 clip = CLIPModel.from_pretrained(name).float()
             else:
-                clip = CLIPModel(CLIPConfig.from_pretrained(name)).float()
+                config: Any = CLIPConfig.from_pretrained(name)
+                clip = CLIPModel(config).float()
             tokens = AutoTokenizer.from_pretrained(name, use_fast=True)
             processor = CLIPImageProcessor.from_pretrained(name).to_dict()
             text = tokens.backend_tokenizer.to_str()

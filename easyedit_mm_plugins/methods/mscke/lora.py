@@ -15,7 +15,7 @@ import copy
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,11 @@ from ..settings import build
 from .config import CounterfactualConfig
 from .counterfactual import Counterfactual
 from .pairs import PairReader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+M = TypeVar("M", bound=nn.Module)
 
 _SAVED = ("kind", "drop_image", "rank", "alpha", "dropout", "targets")
 
@@ -116,7 +121,7 @@ class LoRA(PairReader, nn.Module, Counterfactual):
         return model.eval()
 
 
-def share_weights(model: nn.Module) -> nn.Module:
+def share_weights(model: M) -> M:
     """A second tree of ``model``'s modules around the same storage; nothing large is copied.
 
     Its parameters are frozen, whatever those of ``model`` are, and never get a gradient.
@@ -131,7 +136,7 @@ def share_weights(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def target_names(lm: nn.Module, patterns: Sequence[str]) -> list[str]:
+def target_names(lm: PreTrainedModel, patterns: Sequence[str]) -> list[str]:
     """The linear modules of ``lm``, without its output head, whose names match ``patterns``.
 
     Raises:
@@ -151,9 +156,7 @@ def target_names(lm: nn.Module, patterns: Sequence[str]) -> list[str]:
     return [name for name in every if name in chosen]
 
 
-def _inject(
-    lm: nn.Module, names: Sequence[str], config: CounterfactualConfig
-) -> dict[str, nn.Module]:
+def _inject(lm: nn.Module, names: Sequence[str], config: CounterfactualConfig) -> dict[str, Any]:
     """Let peft put an adapter around each of ``names`` in ``lm``; returns peft's layers by name."""
     try:
         import peft
@@ -161,9 +164,11 @@ def _inject(
         raise ConfigError(
             f"a LoRA counterfactual model needs peft: {error}", remedy="pip install peft"
         ) from error
+    # peft divides by the rank, so any number will do.
+    alpha: Any = 2 * config.rank if config.alpha is None else config.alpha
     settings = peft.LoraConfig(
         r=config.rank,
-        lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
+        lora_alpha=alpha,
         lora_dropout=config.dropout,
         target_modules=list(names),
     )
@@ -176,5 +181,5 @@ def _holder(root: nn.Module, name: str) -> nn.Module:
     for part in name.split("."):
         if part not in root._modules:
             root.add_module(part, nn.Module())
-        root = root._modules[part]
+        root = root.get_submodule(part)
     return root

@@ -54,4 +54,4 @@ class MSCKELoRATrainer(MSCKETrainer):
 class MSCKELoRA(MSCKE):
     """:class:`MSCKE` with a :class:`LoRA` counterfactual model: no second language model."""
 
-    name: ClassVar[str] = "mscke-lora"
+    name = "mscke-lora"

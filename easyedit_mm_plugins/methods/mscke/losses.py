@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -118,12 +119,15 @@ def scope_total(losses: dict[str, Tensor], hparams: MSCKETrainingHyperParams) ->
         "out_scope": hparams.iloc_loss,
         "batch_negatives": hparams.batch_negatives,
     }
-    return sum(weight.get(kind, hparams.cls_loss) * loss for kind, loss in losses.items())
+    return reduce(
+        torch.add, (weight.get(kind, hparams.cls_loss) * loss for kind, loss in losses.items())
+    )
 
 
 def counterfactual_total(losses: dict[str, Tensor], hparams: MSCKETrainingHyperParams) -> Tensor:
     """The nll of the edit and its rewordings by ``cedit``, of in-scope questions by ``iedit``."""
-    return sum(
+    weighed = (
         (hparams.iedit if kind == "in_scope" else hparams.cedit) * loss
         for kind, loss in losses.items()
     )
+    return reduce(torch.add, weighed)

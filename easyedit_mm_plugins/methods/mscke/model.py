@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 
@@ -40,7 +40,7 @@ class MSCKE(RoutedEditor):
         ConfigError: the threshold is out of range.
     """
 
-    name: ClassVar[str] = "mscke"
+    name = "mscke"
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class PairReader:
     """
 
     backbone: Backbone
-    lm: nn.Module
+    lm: Any
 
     def see(self, features: Tensor) -> Tensor:
         """The base model's image embeddings [N, V, D] as ``lm`` takes them; unchanged here."""

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -203,7 +204,7 @@ def _project(
         linear.weight.copy_(torch.eye(*linear.weight.shape))
         linear.bias.zero_()
         return
-    base = backbone.connector.get("projection")
+    base: Any = backbone.connector.get("projection")  # a linear module
     if base is None:
         raise BackboneError(
             f"{backbone.name} has no Q-Former with a projection",

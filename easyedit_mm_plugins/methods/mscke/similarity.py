@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...core.registry import Registry
 
-SIMILARITIES = Registry("similarity")
+SIMILARITIES: Registry[type[nn.Module]] = Registry("similarity")
 
 
 @SIMILARITIES.register("exp-squared-distance")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
@@ -85,7 +87,7 @@ class MSCKETrainer(Trainer):
         if "counterfactual" in self.parts:
             losses.append(self.answering_loss(drawn, rng)[0])
             info["loss/cfr"] = float(losses[-1].detach())
-        total = sum(losses)
+        total = reduce(torch.add, losses)
         info["loss/total"] = float(total.detach())
         return total, info
 

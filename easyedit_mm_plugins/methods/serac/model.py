@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from ..checkpoint import check_checksums, read_config, read_header, write_header
 from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual
 from ..routed import Hit, RoutedEditor
 from ..store import InForce
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The released SERAC_MULTI hyperparameters that decide a similarity.
 _CONFIG = {
@@ -79,12 +82,12 @@ class SERAC(RoutedEditor):
         BridgeError: EasyEdit is not installed, or does not import.
     """
 
-    name: ClassVar[str] = "serac"
+    name = "serac"
 
     def __init__(
         self,
         backbone: Backbone,
-        classifier: nn.Module,
+        classifier: PreTrainedModel,
         classifier_tok: Any,
         counterfactual: Counterfactual | None,
         threshold: float = 0.5,
@@ -92,7 +95,7 @@ class SERAC(RoutedEditor):
         super().__init__(backbone, counterfactual, threshold)
         module = host.load().module("trainer.algs.SERAC")
         hidden = SimpleNamespace(hidden_size=backbone.hidden_size)
-        replacement = nn.Identity()
+        replacement: Any = nn.Identity()
         replacement.config = hidden
         device = next(classifier.parameters()).device
         with torch.random.fork_rng(devices=[]):  # it draws a projection that is never used
@@ -201,7 +204,9 @@ class SERAC(RoutedEditor):
                 whole = part.with_name("config.json")  # of the MSCKE editor
                 if whole.is_file():
                     check_checksums(whole, read_config(whole), "counterfactual/")
-                counterfactual = kind.from_pretrained(part, backbone)
+                model: Counterfactual = kind.from_pretrained(part, backbone)
+            else:
+                model = counterfactual
             kind = AutoConfig.from_pretrained(folder / "classifier").model_type
             # SERAC compares first positions; a BERT would draw a pooler that is never used.
             pooler = {"add_pooling_layer": False} if kind == "bert" else {}
@@ -218,6 +223,6 @@ class SERAC(RoutedEditor):
             backbone,
             classifier.to(backbone.device),
             tokenizer,
-            counterfactual,
+            model,
             config["threshold"],
         )

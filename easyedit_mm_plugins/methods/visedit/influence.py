@@ -106,6 +106,7 @@ def influence_losses(
         targets: by record of the batch, places and measured influence ``[m]`` on its edit.
     """
     adapter, layer = editor.adapters[0], editor.config.first_layer
+    assert isinstance(adapter, InfluenceAdapter)  # VisEdit takes no others
     rows = store.get(asked)
     edits = {a.record: r for a, r in zip(asked, rows, strict=True) if a.kind in REL}
     terms: dict[str, list[Tensor]] = {"up": [], "down": [], "measured": []}

@@ -27,7 +27,7 @@ class VisEdit(DualEdit):
             backbone lacks.
     """
 
-    name: ClassVar[str] = "visedit"
+    name = "visedit"
 
     def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
         config = config or default_config()

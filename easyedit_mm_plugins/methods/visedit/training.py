@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -36,7 +37,7 @@ class VisEditTrainer(DualEditTrainer):
         whole, info = super().batch_loss(records, rng)
         asked = draw(records)
         terms = influence_losses(self.editor, self.store, asked, self._targets(asked, rng))
-        own = sum(terms.values())
+        own = reduce(torch.add, terms.values())
         info["loss/influence"] = float(own.detach())
         whole = whole + hp.influence_loss * own
         info["loss/total"] = float(whole.detach())
