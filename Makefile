@@ -1,7 +1,7 @@
 # make demo       edit two small vision-language models and print the table (TRAIN=1: train first)
 # make test       all tests that need no GPU and no download
-# make lint       ruff
-# make types      mypy
+# make lint       ruff and mypy
+# make types      mypy alone
 # make bench      the benchmarks; prints ratios measured in one run
 # make hostile    damaged and hostile input by the thousand, and a table of what became of it
 # make golden     measure every method on the embedded backbones and compare the answers with the kept ones
@@ -28,7 +28,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: .venv/.installed
+lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -76,4 +76,4 @@ classifiers: .venv/.installed
 	$(RECIPE) classifiers --out runs/classifiers
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

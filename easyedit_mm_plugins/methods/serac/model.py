@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,10 @@ from ...core.shipped import ASSETS
 from ...data.records import Question
 from ...host import easyedit as host
 from ..base import Visible
-from ..checkpoint import check_checksums, read_config, read_header, write_header
+from ..checkpoint import AGAIN, check_checksums, read_config, read_header, write_header
 from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual
 from ..routed import Hit, RoutedEditor
 from ..store import InForce
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 # The released SERAC_MULTI hyperparameters that decide a similarity.
 _CONFIG = {
@@ -83,11 +80,12 @@ class SERAC(RoutedEditor):
     """
 
     name = "serac"
+    classifier: Any  # of transformers, with save_pretrained
 
     def __init__(
         self,
         backbone: Backbone,
-        classifier: PreTrainedModel,
+        classifier: nn.Module,
         classifier_tok: Any,
         counterfactual: Counterfactual | None,
         threshold: float = 0.5,
@@ -193,6 +191,8 @@ class SERAC(RoutedEditor):
 
         folder = Path(folder)
         config = read_header(folder, cls.name, needed=("threshold", "counterfactual"))
+        if not isinstance(config["counterfactual"], str):
+            raise CheckpointError(f"{folder}: counterfactual is not a text", remedy=AGAIN)
         try:
             if counterfactual is None:  # that of the MSCKE it was trained beside, or the shipped
                 beside = config.get("parts", {}).get("counterfactual")
