@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..core.registry import Registry
 from .settings import ExperimentSettings
 
+FULL_SIZE = "full-size"  # a backbone of table 4 alone, see full_size.py
 EXPERIMENTS: Registry = Registry("experiment", "easyedit_mm_plugins.experiments")
 for _name, _target in {
     "mscke-table1": "mscke_table1:run",
@@ -27,4 +28,4 @@ for _name, _target in {
 }.items():
     EXPERIMENTS.register(_name, f"{__name__}.{_target}")
 
-__all__ = ["EXPERIMENTS", "ExperimentSettings"]
+__all__ = ["EXPERIMENTS", "FULL_SIZE", "ExperimentSettings"]

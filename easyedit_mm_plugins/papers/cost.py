@@ -1,8 +1,7 @@
-"""Time and memory of a few calls, measured in turns.
+"""Time and memory of a few calls ("parts"), measured in turns.
 
-Whatever else the machine does strikes all parts alike, because every round runs each of them once,
-in an order that is shuffled anew. On a CPU the processor time of the process is what is compared:
-other work on the machine does not count into it.
+Every round runs each part once, in a new random order, so that other work on the machine slows all
+parts alike. On a CPU the processor time of this process is compared, which leaves out other work.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Timing:
     """Milliseconds of one part, one value a round.
 
     Attributes:
-        wall: as a clock sees it.
+        wall: time by the clock.
         work: processor time on a CPU, time on the device on a GPU.
     """
 
@@ -96,11 +95,11 @@ def share(part: Timing, whole: Timing) -> float:
 
 @dataclass
 class Profile:
-    """What ``torch.profiler`` says of one call.
+    """What ``torch.profiler`` reports of one call.
 
     Attributes:
         operations: how many operators ran.
-        peak_mb: most memory that the call held at once beyond what was there before it.
+        peak_mb: the most memory that the call allocated at once, in megabytes.
         slowest: the operators that took longest, with their share of the call's time in percent.
     """
 

@@ -1,7 +1,7 @@
-"""DualEdit's tables 1 and 3: which layers, one modality alone, with and without gate.
+"""DualEdit's tables 1 and 3: other layers, one modality alone, with and without the gate.
 
-All rows of a table but the last ones are variants trained briefly and alike
-(``dualedit_variants.py``); the shipped editor, trained to the end, has rows of its own.
+The rows are variants that were all trained briefly and alike (``dualedit_variants.py``); the last
+rows are the shipped editor, which was trained to the end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TABLE3 = [Layers(*pair) for pair in ((1, 2), (2, 2), (5, 5), (10, 10), (30, 30),
 
 @dataclass(frozen=True)
 class Row:
-    """A row: layers, whether the gate is there, and the paper's layers for it."""
+    """A row: its layers, whether it has a gate, and the paper's layers that it stands for."""
 
     layers: Layers
     gated: bool
@@ -126,7 +126,7 @@ def measure(
     *,
     shipped: bool = True,
 ) -> tuple[RunFolder, dict[str, list[Row]]]:
-    """The run, and by backbone its rows; variants are trained when their turn comes."""
+    """The run, and the rows of each backbone; a variant is trained before it is measured."""
     names = settings.names(["scenes-llava"])
     data = "scenes-evqa" if settings.data == "scenes" else settings.data
     records = settings.records(settings.limit or CASES, data=data, suite="evqa")
@@ -243,7 +243,7 @@ def notes(run: RunFolder) -> list[str]:
         f"On embedded backbones every variant is trained anew and alike: {RECIPE['max_iters']} "
         f"steps of {RECIPE['batch_size']} of the same {RECORDS} training records, without a gate, "
         "far shorter than the shipped editor, whose rows say so. The gate of eq. 4 (prompt's last "
-        f"token) is laid before the same weights, its threshold calibrated on {HELD_BACK} training "
+        f"token) is put before the same weights, its threshold calibrated on {HELD_BACK} training "
         "records held back.",
         "Embedded decoders have 8 layers, counted from 0; the paper's, of 32, stand beside the "
         "layer at the same depth.",

@@ -1,8 +1,8 @@
-"""Editors with adapters on other layers, trained briefly and alike: tables 1, 3 and figure 5.
+"""Editors with adapters on other layers, all trained briefly and alike: tables 1, 3 and figure 5.
 
-As released, training knows no gate: every question is edited, and locality must be learnt. The gate
-of eq. 4 is laid before the same weights afterwards, its threshold calibrated on training records
-that were held back.
+As in the release, they are trained without a gate: every question passes the adapters, which must
+learn locality. For gated rows the gate of eq. 4 is put before the same weights, with a threshold
+calibrated on training records that were held back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 PAPERS_LAYERS = 32  # of both base models of the paper
 RECORDS, HELD_BACK = 480, 100
-# What differs from the shipped training file, which is made for a long run.
+# What differs from the shipped training settings, which are made for a long run.
 RECIPE: dict[str, Any] = {
     "max_iters": 120,
     "batch_size": 8,
@@ -86,12 +86,12 @@ def config_of(layers: Layers, base: DualEditConfig) -> DualEditConfig:
 
 
 class Variants:
-    """Trained variants for one backbone, each made when it is first asked for, and kept.
+    """Trained variants for one backbone; each is trained when it is first asked for, and kept.
 
     Args:
         settings: of the experiment; folders lie in ``dualedit-variants`` beside its run folder.
-        backbone: an embedded one is trained for here. For others, folders with what
-            ``easyedit-mm train`` made of the same layers must be there.
+        backbone: if it is not embedded, the variants must be there, as ``easyedit-mm train`` makes
+            them with the same layers.
     """
 
     def __init__(self, settings: ExperimentSettings, backbone: Backbone, data: str) -> None:
@@ -105,7 +105,7 @@ class Variants:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What all variants share: the settings that decide what training makes of them."""
+        """The settings that all variants are trained with."""
         free = ("archive", "adapters", "gate", "results_dir", "device")
         values = {k: v for k, v in asdict(self.hparams).items() if k not in free}
         return {"data": self.data, "records": RECORDS, "held_back": HELD_BACK, **values}

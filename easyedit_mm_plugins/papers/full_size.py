@@ -1,4 +1,4 @@
-"""BLIP-2 OPT-2.7B's shape with random weights: enough to measure time and memory."""
+"""BLIP-2 OPT-2.7B's architecture with random weights, to measure time and memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from ..backbones import Backbone, HFBlip2
 from ..methods.mscke import MSCKE, CounterfactualConfig, ScopeConfig
 from ..scenes.tokenizer import IMAGE, build_tokenizer
+from . import FULL_SIZE
 
-NAME = "full-size"
 # facebook/opt-125m's shape: the release's counterfactual model for BLIP-2.
 OPT_125M: dict[str, Any] = {
     "model_type": "opt",
@@ -58,7 +58,7 @@ def build_backbone(dtype: torch.dtype, device: str, **towers: Any) -> Backbone:
     size = config.vision_config.image_size
     processor = BlipImageProcessor(size={"height": size, "width": size})
     # A question is about as many tokens in the scenes' vocabulary as in OPT's.
-    return HFBlip2(NAME, model, build_tokenizer(), processor)
+    return HFBlip2(FULL_SIZE, model, build_tokenizer(), processor)
 
 
 def build_editor(dtype: torch.dtype, device: str, encoder: str = "ViT-B-32") -> MSCKE:

@@ -1,6 +1,6 @@
-"""What decoder layers do with text and image tokens: measurements behind DualEdit's figures.
+"""Measurements of a decoder's layers on text and image tokens, for DualEdit's figures.
 
-Layers are counted from 0; "layer k" means what decoder layer k gives out.
+Layers are counted from 0; "layer k" means the output of decoder layer k.
 
 Shapes: N questions, T positions, L layers, D hidden size.
 """
@@ -46,11 +46,12 @@ def token_mask(batch: Batch, tokens: str) -> Tensor:
 def attention_received(backbone: Backbone, questions: Sequence[Question]) -> dict[str, list[float]]:
     """Figure 1: the mean attention that text and image tokens receive, per layer.
 
-    A token's is the mean over heads and over the positions that see it; per question the mean over
-    text tokens, over image tokens and over the three image tokens that receive most.
+    The attention that a token receives is the mean over heads and over the positions that see it.
+    It is averaged over a question's text tokens, over its image tokens, and over the three image
+    tokens that receive most.
 
     Raises:
-        BackboneError: the decoder does not give out its attention.
+        BackboneError: the decoder does not return its attention weights.
     """
     sums: dict[str, Tensor] = {}
     with _eager(backbone.language_model):
@@ -83,7 +84,7 @@ def _attentions(backbone: Backbone, batch: Batch) -> Sequence[Tensor]:
     out = decoder(**kwargs, use_cache=False, output_attentions=True, return_dict=True)
     found = out.attentions
     if not found or found[0] is None:
-        raise BackboneError(f"{backbone.name} does not give out its attention weights")
+        raise BackboneError(f"{backbone.name} does not return its attention weights")
     return found
 
 
@@ -207,10 +208,10 @@ def _read(
 def answer_probe(
     backbone: Backbone, records: Sequence[EditRecord], layers: Sequence[int]
 ) -> list[float]:
-    """How well an edit sample's last token tells its answer, per layer: a linear probe's accuracy.
+    """Accuracy of a linear probe that reads an edit's answer from the edit sample's last token.
 
-    What an adapter's values can hold. The probe is a ridge regression on four fifths of the
-    records, measured on the rest.
+    One value for each layer: how much of the answer an adapter at this layer can read. The probe
+    is a ridge regression on four fifths of the records, measured on the rest.
     """
     states: dict[int, list[Tensor]] = {k: [] for k in layers}
     ids: list[int] = []

@@ -138,7 +138,7 @@ def _title(backbone: str, size: str, encoder: str) -> str:
 
 
 def differences(run: RunFolder, scores: ScoreFile, backbone: str) -> list[Gap]:
-    """Dot-attention against the others, and the encoders against each other, case by case."""
+    """Case by case: dot-attention minus the others, and the large encoder minus the small."""
     pairs = [
         (Variant("dot-attention", size), other)
         for size in ENCODERS

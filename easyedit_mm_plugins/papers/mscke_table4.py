@@ -1,8 +1,8 @@
-"""MSCKE's table 4: what the classifier costs beside the base and the counterfactual model.
+"""MSCKE's table 4: time and memory of the classifier, the base and the counterfactual model.
 
-Measured are single forward passes over the same questions, answers teacher-forced, on one CPU
-thread or on the GPU: the classifier's route to an edit, the base model, the counterfactual model;
-and the base model's greedy answer, which is what a user waits for. Three situations:
+Each is one forward pass over the same questions, with teacher-forced answers, on one CPU thread or
+on the GPU. The base model's greedy answer, which is what a user waits for, is measured too. Three
+situations:
 
 * ``benchmark``: a case's questions after its edit, as FGVEdit asks them. The edit's picture was
   encoded when the edit was added, so the classifier has it; the base model has not seen it.
@@ -27,7 +27,7 @@ from ..core.files import read_json, write_json
 from ..data import EditRecord, Question
 from ..evaluation.results import records_identity
 from ..recipes.job import embedded_backbones
-from . import ExperimentSettings, full_size, published
+from . import FULL_SIZE, ExperimentSettings, full_size, published
 from .classifiers import shipped_editor
 from .cost import in_turns, profile, share, weight_bytes
 from .tables import Block, Line, Table, block_title, paper_notes, papers_name, run_note
@@ -71,13 +71,13 @@ def run(settings: ExperimentSettings) -> None:
         DataError, RunError, UnknownNameError: as an evaluation's.
     """
     names = settings.backbones or embedded_backbones()
-    check_backbones(*(name for name in names if name != full_size.NAME))
+    check_backbones(*(name for name in names if name != FULL_SIZE))
     records = settings.records(settings.limit or CASES, extra=True)
     out = settings.open_folder({"dataset": records_identity(records)}, ("costs.jsonl",))
     path = out / "costs.jsonl"
     done, _ = jsonl.load(path)
     for name in names:
-        full = name == full_size.NAME
+        full = name == FULL_SIZE
         wanted = [
             (b, s) for b in BATCHES for s in SITUATIONS if not full or b == 1 or s == CHEAPEST
         ]
@@ -100,21 +100,21 @@ def run(settings: ExperimentSettings) -> None:
 
 
 def _short(records: Sequence[EditRecord], full: bool) -> Sequence[EditRecord]:
-    """At full size the cases as they are, without further questions."""
+    """At full size without the further scope questions of a case."""
     if not full:
         return records
     return [replace(r, in_scope=r.in_scope[:1], out_scope=r.out_scope[:1]) for r in records]
 
 
 def _editor(name: str, settings: ExperimentSettings) -> MSCKE:
-    if name == full_size.NAME:
+    if name == FULL_SIZE:
         dtype = getattr(torch, settings.dtype or "bfloat16")
         return full_size.build_editor(dtype, settings.device)
     return shipped_editor(settings.load_backbone(name))
 
 
 def workload(records: Sequence[EditRecord], batch: int, situation: str) -> list[QuestionGroup]:
-    """What to ask, group by group; a group is one round's work.
+    """The groups of questions; a round asks one of them.
 
     In the benchmark at batch 1 a group is a case whose questions are asked one after the other.
     """
@@ -155,7 +155,7 @@ def measure(
     groups = workload(records, batch, situation)
     one_by_one = situation == "benchmark" and batch == 1
     meter = _Meter(editor, groups, one_by_one, known=situation == "known pictures")
-    patient = rounds > 3  # else a call takes so long that what it warms up does not matter
+    patient = rounds > 3  # else a call takes so long that a warm-up makes no difference
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -271,7 +271,7 @@ def write(settings: ExperimentSettings, rows: Sequence[dict[str, Any]], names: l
 
 def _title(name: str, row: dict[str, Any]) -> str:
     where = f"batch {row['batch']}, {row['situation']}"
-    if name == full_size.NAME:
+    if name == FULL_SIZE:
         return f"BLIP-2 OPT-2.7B's shape, random weights, {row['dtype']}: {where}"
     return f"{block_title(name, printed=False)}: {where}"
 
@@ -279,7 +279,7 @@ def _title(name: str, row: dict[str, Any]) -> str:
 def _line(name: str, row: dict[str, Any], part: str, label: str) -> Line:
     values = {metric: row["parts"][part][metric] for metric in METRICS}
     printed: dict[str, float | None] = {}
-    blip2 = name == full_size.NAME or papers_name(name) == "blip2-opt"
+    blip2 = name == FULL_SIZE or papers_name(name) == "blip2-opt"
     if blip2 and row["batch"] == 1 and row["situation"] == "benchmark" and part != "answer":
         found = {n.metric: n.value for n in published.find(TABLE, part=part)}
         base = published.find(TABLE, part="base", metric="inference_ms")[0].value

@@ -1,7 +1,7 @@
-"""Answers that several editors of one table have in common, asked once.
+"""A cache of generated answers for tables 2 and 3.
 
-The editors of tables 2 and 3 differ in their scope classifier alone: what the base model and the
-counterfactual model say to a question is the same for all of them, only who answers is not.
+Their editors differ in the scope classifier alone. The base model and the counterfactual model are
+the same for all of them and answer a question alike, so each question is generated once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..evaluation.results import question_key
 
 
 class Remembered:
-    """A ``generate`` that asks the same thing once.
+    """A ``generate`` that answers a row that it has answered before from memory.
 
     Args:
         generate: greedy answers to rows of questions: one sequence, or edits and queries.
@@ -25,10 +25,10 @@ class Remembered:
         self._known: dict[tuple, str] = {}
 
     def __call__(self, *columns: Sequence[Question], **kwargs: Any) -> list[str]:
-        """The answer to each row; only those not known yet are asked for."""
+        """The answer to each row; only new rows are generated."""
         settings = tuple(sorted(kwargs.items()))
         rows = [
-            # An edit is what it is by its answer, a query by its question alone.
+            # An edit is known by question and answer, a query by its question alone.
             (settings, *(question_key(q, with_answer=len(row) > i + 1) for i, q in enumerate(row)))
             for row in zip(*columns, strict=True)
         ]
@@ -41,7 +41,7 @@ class Remembered:
 
 
 def remember(*models: Any) -> None:
-    """From now on each of ``models`` (base or counterfactual) remembers what it generated."""
+    """Let each of ``models`` (base or counterfactual) keep the answers that it generates."""
     for model in models:
         if not isinstance(model.generate, Remembered):
             model.generate = Remembered(model.generate)

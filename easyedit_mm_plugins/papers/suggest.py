@@ -1,7 +1,8 @@
-"""``easyedit-mm suggest-layers``: where DualEdit's adapters may go on a new backbone.
+"""``easyedit-mm suggest-layers``: layers for DualEdit's adapters on a new backbone.
 
-Figure 2's measurement, the gate and a probe say which layers are promising and need no training;
-where figure 5 has been drawn for the backbone, what trained editors did decides.
+Three measurements that need no training rank the layers: the effect of noise (figure 2), the gate's
+ROC area and a linear probe. Where figure 5 was measured for the backbone, the reliability of the
+trained editors decides.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def choose(facts: list[LayerFacts], trained: Mapping[Pair, float] | None = None)
 
     Args:
         trained: reliability of trained editors by their layers (figure 5). The best of them is
-            chosen; where others are as good, the one nearest to the layers found as follows.
+            chosen; among equals the one nearest to the layers found as follows.
 
-    Text: of the layers that can still tell answers apart and where the gate separates (probe and
-    ROC area near the best), the one where noise on text moves the output most. Visual: of that
-    layer and those above it, where the gate has decided already, the one where noise on the image
-    moves the output most; never the last, whose image tokens nothing reads.
+    Text: among the layers whose probe and ROC area are near the best, the one where noise on text
+    tokens changes the output most. Visual: among this layer and those above it, where the gate has
+    decided already, the one where noise on image tokens changes the output most; never the last
+    layer, whose image tokens nothing reads.
     """
     best_probe, best_gate = max(f.probe for f in facts), max(f.gate_auc for f in facts)
     able = [
@@ -63,9 +64,9 @@ def choose(facts: list[LayerFacts], trained: Mapping[Pair, float] | None = None)
 
 
 def read_figure5(run: Path, backbone: str) -> dict[Pair, float]:
-    """Reliability by text and visual layer, as ``reproduce dualedit-figure5`` left it in ``run``.
+    """Reliability by text and visual layer, as ``reproduce dualedit-figure5`` wrote it to ``run``.
 
-    Empty where figure 5 was not drawn for the backbone.
+    Empty where figure 5 was not measured for the backbone.
 
     Raises:
         DataError: its CSV cannot be read.
@@ -82,7 +83,7 @@ def read_figure5(run: Path, backbone: str) -> dict[Pair, float]:
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
             f"{path} cannot be read: {error!r}",
-            remedy="draw it again: easyedit-mm reproduce dualedit-figure5",
+            remedy="measure it again: easyedit-mm reproduce dualedit-figure5",
         ) from None
 
 
@@ -138,7 +139,7 @@ def suggest(
         CONSOLE.print(f"figure 5, text {t}, visual {v}: reliability {value:.1f}", markup=False)
     if not trained:
         CONSOLE.print(
-            f"no figure 5 of {base.name} in {figure5}: trained editors had no say "
+            f"no figure 5 of {base.name} in {figure5}, so no trained editor was compared "
             "(easyedit-mm reproduce dualedit-figure5)",
             markup=False,
         )

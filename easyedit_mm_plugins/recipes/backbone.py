@@ -66,7 +66,7 @@ class Recipe:
 
 
 class Heads(nn.Module):
-    """Auxiliary read-outs, thrown away after training: four attributes and presence."""
+    """Auxiliary heads for four attributes and presence; they are dropped after training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def _presence_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def vision_loss(seen: dict, heads: Heads, patches: torch.Tensor, cells: torch.Tensor):
-    """What stands at each patch [B, 64, 4]; with a Q-Former also in each query's cell [B, 4, 4]."""
+    """Loss on the attributes at each patch [B, 64, 4] and, for a Q-Former, cell [B, 4, 4]."""
     loss = _presence_loss(heads.patch(seen["patches"]), patches)
     if "queries" in seen:
         per_query = cells.repeat_interleave(QUERIES // len(PLACES), dim=1)
@@ -117,7 +117,7 @@ def draw_images(rng: random.Random, n: int):
 
 
 def adopt_vision(model: nn.Module, donor: nn.Module) -> None:
-    """Copy the donor's ViT, query tokens and Q-Former, as MiniGPT-4 took BLIP-2's.
+    """Copy the donor's ViT, query tokens and Q-Former, as MiniGPT-4 begins with BLIP-2's.
 
     Raises:
         TrainingError: the donor has another architecture.
@@ -265,7 +265,7 @@ class Run:
         return loss + recipe.tower_weight * vision_loss(seen, self.heads, patches, cells)
 
     def progress(self) -> float:
-        """How much of the stage is done, 0 to 1: by steps, or by time if that runs out first."""
+        """The share of the stage that is done, by steps or by time, whichever is larger."""
         recipe, at = self.recipe, self.position
         total = recipe.tower_steps if at["stage"] == 0 else recipe.steps
         done = at["step"] / total
@@ -276,7 +276,7 @@ class Run:
         return done
 
     def train(self) -> None:
-        """Both stages, from wherever the run stands."""
+        """Both stages, from the current position on."""
         for stage in (0, 1):
             if self.position["stage"] > stage:
                 continue
@@ -324,7 +324,7 @@ class Run:
                 self.report(self.examine(20))
 
     def examine(self, per_type: int, seed: int = 1) -> dict:
-        """A quick exam of the model as it is."""
+        """A short exam of the current model."""
         self.model.eval()
         generate = exams.stock_generate(
             self.model, self.tokenizer, build_image_processor(self.name)
@@ -342,7 +342,7 @@ class Run:
 
 
 def export(run: Run, threads: int, per_type: int = 200) -> dict:
-    """Save as a model folder in fp16, load it again as a user would, examine that, report."""
+    """Save a model folder in fp16, load it with the stock classes and examine what was loaded."""
     import transformers
 
     run.model.eval()

@@ -1,11 +1,12 @@
-"""The small CLIPs for scenes: what the pre-training of ViT-B/32 and ViT-L/14 is to real images.
+"""The small CLIPs of the scope classifiers on scenes; they take the place of CLIP's ViT-B/32 and
+ViT-L/14.
 
-``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, sees with a ViT of twice the
-parameters; its text tower is the same and may begin at the small one's weights.
+``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, has a ViT of twice the parameters;
+its text tower is the same and may begin with the small one's weights.
 
-Two stages on procedural training scenes: the vision tower learns what each patch shows, then texts
-learn to point at the entity they speak of (softmax of the dot product over regions, as in the
-dot-attention fusion) and what there is to say about it. No edit is seen here.
+Two stages on procedural training scenes, without any edit. The vision tower learns which entity
+each patch shows. Then texts learn to attend to the entity that they name (softmax of the dot
+product over regions, as in the dot-attention fusion) and to answer questions about it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _patch_owner(owner: np.ndarray) -> np.ndarray:
 
 
 class Heads(nn.Module):
-    """What the towers are asked for in pre-training; thrown away afterwards."""
+    """The heads of pre-training; they are dropped afterwards."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ def _attribute_loss(logits: Tensor, targets: Tensor, sizes: list[int]) -> Tensor
 
 
 def patch_loss(heads: Heads, regions: Tensor, batch: list[Picture]) -> Tensor:
-    """Attributes of the entity at each patch, and whether there is one."""
+    """Loss on the attributes of the entity at each patch, and on whether there is one."""
     owner = torch.stack([p.owner for p in batch])
     out = heads.patch(regions)
     there = owner >= 0
@@ -150,7 +151,7 @@ def patch_loss(heads: Heads, regions: Tensor, batch: list[Picture]) -> Tensor:
 def draw_text(
     picture: Picture, rng: random.Random
 ) -> tuple[str, language.SceneQuestion, str | None]:
-    """A question on the scene, half the time followed by an answer, true or not, as in an edit."""
+    """A question on the scene; half of the open ones carry a random answer, as an edit does."""
     question = language.sample_question(picture.scene, rng)
     text = language.phrase(question, rng, "train")
     if question.kind == "open" and rng.random() < 0.5:
@@ -161,7 +162,7 @@ def draw_text(
 def grounding_loss(
     encoder: ClipEncoder, heads: Heads, regions: Tensor, batch: list[Picture], rng: random.Random
 ) -> tuple[Tensor, float]:
-    """Loss of pointing, reading and answering; and how often the pointing is right."""
+    """Loss of attention, attributes and answers; and the share of texts that attend rightly."""
     drawn = [(i, *draw_text(p, rng)) for i, p in enumerate(batch) for _ in range(4)]
     pooled, _, _ = encoder.text(encoder.tokens([d[1] for d in drawn]))
     at = torch.tensor([d[0] for d in drawn])
@@ -211,7 +212,7 @@ def pretrain(
 
     Args:
         name: which of :data:`VISION`.
-        text_from: an encoder whose text tower the new one begins at.
+        text_from: an encoder with whose text tower the new one begins.
     """
     torch.manual_seed(seed)
     encoder = new_encoder(name)

@@ -142,7 +142,7 @@ def build_image_processor(name: str) -> Any:
 
 
 def see(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Everything the vision side computes from pixels [B, 3, 64, 64].
+    """The outputs of the vision side for pixels [B, 3, 64, 64].
 
     Returns:
         ``patches`` [B, 64, D]; ``queries`` [B, 16, D] (of a Q-Former); ``features`` [B, V, D],

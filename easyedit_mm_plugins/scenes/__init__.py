@@ -1,4 +1,4 @@
-"""Scenes: a procedural world whose edits, scopes and answers are known exactly."""
+"""Scenes: procedural images for which the scope of an edit and all answers are known exactly."""
 
 from ..data.entries import DATASETS, SOURCES
 

@@ -1,4 +1,4 @@
-"""Counterfactual edits of scenes and the scopes that follow from them, exactly."""
+"""Counterfactual edits of scenes, and the questions in and out of their scope."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_table_3_has_every_depth_each_path_and_the_gate(files, tmp_path, brief):
     asked = settings(files, tmp_path, "dualedit-table3", backbones=["scenes-llava"])
     EXPERIMENTS.get("dualedit-table3")(asked)
     rows = {r["method"]: r for r in summary(asked)["rows"]}
-    own = ablations._shipped_layers(load_backbone("scenes-llava"))
+    own = ablations.shipped_layers(load_backbone("scenes-llava"))
     depths = {f"dualedit/{n}" for n in ("t7-v6", "t4-v5", own.name)}
     gated = {f"dualedit/{n}-gated" for n in ("t4", "v5", "t4-v5", f"t{own.text}", own.name)}
     assert depths | gated <= set(rows)

@@ -29,22 +29,23 @@ def test_the_command_hands_its_options_to_the_experiment(run, tmp_path):
     EXPERIMENTS.register("test-table", taken.append)
     try:
         assert run("reproduce", "test_table")[0] == 0
-        options = ["--backbone", "a", "--backbone", "b", "--data", "x.json", "--images", "i"]
-        options += ["--limit", 7, "--train", "--out", tmp_path, "--overwrite", "--device", "cuda"]
-        run("reproduce", "test-table", *options, "--dtype", "float16", "--protocol", "released")
+        options = ["--backbone", "scenes-llava", "--backbone", "full-size", "--data", "x.json"]
+        options += ["--images", "i", "--limit", 7, "--train", "--out", tmp_path, "--overwrite"]
+        options += ["--device", "meta", "--dtype", "float16", "--protocol", "released"]
+        assert run("reproduce", "test-table", *options)[0] == 0
     finally:
         EXPERIMENTS.unregister("test-table")
     assert taken[0] == ExperimentSettings("test-table", out=Path("runs/test-table"))
     assert taken[1] == ExperimentSettings(
         "test-table",
-        backbones=["a", "b"],
+        backbones=["scenes-llava", "full-size"],
         data="x.json",
         images=Path("i"),
         limit=7,
         train=True,
         out=tmp_path,
         overwrite=True,
-        device="cuda",
+        device="meta",
         dtype="float16",
         protocol="released",
     )
