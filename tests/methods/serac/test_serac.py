@@ -15,6 +15,7 @@ from easyedit_mm_plugins.methods.serac.model import SERAC
 from easyedit_mm_plugins.recipes.serac import scope_loss, small_bert, train_serac
 
 from ...conftest import build_tiny, picture
+from ...support.mscke_tiny import tiny_mscke
 
 try:
     host.locate()
@@ -157,3 +158,19 @@ def test_bad_folders_and_learning_rates_are_named(tmp_path):
         SERAC.from_pretrained(tmp_path / "nowhere", backbone, counterfactual=Echo(backbone))
     with pytest.raises(TrainingError, match="step"):
         train_serac(backbone, records(), steps=40, lr=1e30, bert=TINY)
+
+
+def test_the_counterfactual_model_of_an_mscke_folder_is_checked_and_taken(tmp_path):
+    mscke = tiny_mscke()
+    backbone, folder = mscke.backbone, tmp_path / "mscke"
+    mscke.save_pretrained(folder, half=False)
+    train_serac(backbone, records(), steps=1, bert=TINY).save_pretrained(tmp_path / "serac")
+    (folder / "scope" / "config.json").write_text("{}")  # none of SERAC's business
+    loaded = SERAC.from_pretrained(tmp_path / "serac", backbone, counterfactual=folder)
+    assert loaded.counterfactual.describe() == mscke.counterfactual.describe()
+    weights = folder / "counterfactual" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1  # still a number
+    weights.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"counterfactual/model\.safetensors is damaged"):
+        SERAC.from_pretrained(tmp_path / "serac", backbone, counterfactual=folder)
