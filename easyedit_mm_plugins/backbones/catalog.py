@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
 
 def check_backbones(*names: str) -> None:
     """Raise :class:`UnknownNameError` for the first that is no name and no folder."""
-    BACKBONES.check(*(name for name in names if not Path(name).is_dir()))
+    BACKBONES.check(*(name for name in names if not os.path.isdir(name)))
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -171,6 +172,6 @@ def load_backbone(
     """
     check_device(device)
     kwargs |= {"device": device, "dtype": dtype_named(dtype) if isinstance(dtype, str) else dtype}
-    if str(name) not in BACKBONES and Path(name).is_dir():
+    if str(name) not in BACKBONES and os.path.isdir(name):
         return from_folder(name, **kwargs)
     return BACKBONES.get(str(name)).load(source, **kwargs)

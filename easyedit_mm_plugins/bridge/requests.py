@@ -7,6 +7,7 @@ is a tensor holds EasyEdit's normalised pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def find_image(image: Any, root: str | None, root_field: str, where: str, field:
         tried.append(Path(root) / relative)
     if not relative.is_absolute():
         tried.append(relative)
-    found = next((path for path in tried if path.is_file()), None)
+    found = next((path for path in tried if os.path.isfile(path)), None)
     if found is None:
         if root is None and not relative.is_absolute():
             raise ConfigError(

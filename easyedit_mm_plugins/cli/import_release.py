@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def import_release(
     from ..backbones import check_backbones, load_backbone
 
     check_backbones(backbone)
-    if not checkpoint.is_file():
+    if not os.path.isfile(checkpoint):
         raise CheckpointError(f"{checkpoint} does not exist", remedy="check the path")
     from ..core.console import CONSOLE
     from ..methods.mscke.release_import import import_release, read_release

@@ -107,7 +107,7 @@ def editor_folders(given: list[str], methods: list[str]) -> dict[str, str]:
         method = METHODS.key(method)
         if method not in methods:
             raise ConfigError(f"--editor {value}: {method} is not among the methods of this run")
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise ConfigError(f"--editor {value}: the folder does not exist")
         folders[method] = str(editor_folder(folder))
     return folders

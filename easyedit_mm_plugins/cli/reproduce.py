@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,13 +49,13 @@ def reproduce(
     """
     from ..backbones import check_backbones
     from ..core.console import show_error
-    from ..papers import EXPERIMENTS, ExperimentSettings
+    from ..papers import EXPERIMENTS, FULL_SIZE, ExperimentSettings
     from ..papers.tables import NothingMeasured
 
     EXPERIMENTS.check(name)  # before its module is imported
-    for given in backbone or []:
-        check_backbones(given if Path(given).is_dir() else given.partition("=")[0])
-    if editors is not None and not editors.is_dir():
+    for given in (b for b in backbone or [] if b != FULL_SIZE):
+        check_backbones(given if os.path.isdir(given) else given.partition("=")[0])
+    if editors is not None and not os.path.isdir(editors):
         raise ConfigError(f"--editors {editors} is not a folder")
     run = EXPERIMENTS.get(name)
     settings = ExperimentSettings(

@@ -135,12 +135,7 @@ class RunFolder:
         run.config = known.get("config", {})
         run._read_measured(known)
         run._load_cases()
-        changed = run_files.changed_files(run.path)
-        if changed:
-            run.notes.append(
-                f"{path}: run files changed after they were summarised: {', '.join(changed)} "
-                "(the run went on and has not ended, or somebody edited them)"
-            )
+        run._note_changes()
         return run
 
     def begin(self, editor: Editor, settings: Mapping[str, Any]) -> None:
@@ -300,6 +295,18 @@ class RunFolder:
             seed = (self.config.get("protocol") or {}).get("seed", 0)
             run_files.note_environment(self.path / "env.json", execution, seed)
         self._load_cases()
+        if tidy:
+            with suppress(RunError):  # a damaged summary is written anew at the end
+                self._note_changes()
+
+    def _note_changes(self) -> None:
+        """Note the run files that changed after the run was summarised."""
+        changed = run_files.changed_files(self.path)
+        if changed:
+            self.notes.append(
+                f"{self.path}: run files changed after they were summarised: {', '.join(changed)} "
+                "(the run went on and has not ended, or somebody edited them)"
+            )
 
     def _load_cases(self) -> None:
         self.status = Status(self.path)

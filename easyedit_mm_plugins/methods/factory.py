@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,9 +152,9 @@ def editor_folder(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     for found in (folder, folder / "best"):
-        if (found / "config.json").is_file():
+        if os.path.isfile(found / "config.json"):
             return found
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder  # another package's, which may look different
     raise CheckpointError(
         f"{folder} is not a folder",

@@ -229,7 +229,7 @@ def run_line(report: Report) -> list[dict[str, Any]]:
     lines = []
     for source in report.sources:
         env = source.environment
-        commit = env.get("git_commit")
+        commit = str(env.get("git_commit") or "")
         lines.append(
             {
                 "name": source.name,

@@ -107,7 +107,7 @@ def start(folder: Path) -> Attack:
         how = draw(st.sampled_from(_WAYS))
         _WAYS_OF[how](draw, file, everything)
         options = {}
-        if name == "serac":
+        if name == "serac":  # its answers are MSCKE's, whatever its own file says of them
             options["counterfactual"] = editors[name].counterfactual
         loaded = type(editors[name]).from_pretrained(place, editors[name].backbone, **options)
         loaded.save_pretrained(again, half=False)
@@ -143,6 +143,8 @@ def _first(given: Any, found: Any, at: str = "") -> str:
         both = (k for k in given if k in found and k not in _IDLE)
         return next(filter(None, (_first(given[k], found[k], f"{at}.{k}") for k in both)), "")
     same = given == found or given is None or (isinstance(given, str) and [given] == found)
+    if isinstance(given, list) and isinstance(found, list):  # of names, each once
+        same |= [one for i, one in enumerate(given) if one not in given[:i]] == found
     return "" if same else f"{at} is {found!r}, {given!r} was there"
 
 

@@ -177,16 +177,13 @@ def _same(edit: Question, prompt: Any, target: Any, image: Any, folder: Path) ->
 
 
 def _asked(editor: Editor, questions: list[Question]) -> list[Any]:
-    rows = editor.force(questions, top_k=2)
-    return [(row.top_ids.tolist(), row.route) for row in rows]
+    """For each question the likeliest tokens, and the place of the edit that answers."""
+    rows, ids = editor.force(questions, top_k=2), [*editor.edits]
+    return [(row.top_ids.tolist(), row.route and ids.index(row.route)) for row in rows]
 
 
 def _state(editor: Editor) -> tuple[list[tuple[str, Question]], list[Any]]:
-    ids = [*editor.edits]
-    answers = [
-        (top, ids.index(route) if route else None) for top, route in _asked(editor, tiny.ASKED)
-    ]
-    return [*editor.edits.items()], answers
+    return [*editor.edits.items()], _asked(editor, tiny.ASKED)
 
 
 KIND = Kind("requests", (1500, 80), start)

@@ -22,7 +22,7 @@ from easyedit_mm_plugins.report.write import write_report
 from ..support.evaluation_fakes import FakeBackbone
 from ..support.report_runs import METHODS, make_cases, make_run
 from .attack import Attack, Different, Draw, Kind
-from .mutations import changed, damaged, to_json, values
+from .mutations import changed, damaged, places, to_json, values
 
 _METHODS = ("unedited", "mscke", "serac")
 _PROTOCOL = Protocol(bootstrap=10)
@@ -130,9 +130,13 @@ def _change(draw: Draw, file: Path, foreign: Path) -> None:
                 "drop": [], "double": [at, at], "swap": [lines[-1]], "cut": [at[: len(at) // 2]],
                 "empty": ["", at], "word": ["null"],
             }[what]  # fmt: skip
+        elif how == "edit":
+            lines[place] = json.dumps(_edited(draw, json.loads(lines[place])))
         else:
             lines[place] = to_json(changed(draw, json.loads(lines[place]), values))
         file.write_text("\n".join(lines) + draw(st.sampled_from(("\n", "\n", ""))))
+    elif file.suffix == ".json" and how == "edit":
+        file.write_text(json.dumps(_edited(draw, json.loads(data))))
     elif file.suffix == ".json":
         file.write_text(to_json(changed(draw, json.loads(data), values)))
     elif file.suffix == ".yaml":
@@ -140,6 +144,24 @@ def _change(draw: Draw, file: Path, foreign: Path) -> None:
         file.write_bytes(yaml.dump(made, sort_keys=False).encode("utf-8", "surrogatepass"))
 
 
-_WAYS = ("bytes", "bytes", "value", "value", "value", "value", "lines", "gone", "folder", "loop",
+def _edited(draw: Draw, value: Any) -> Any:
+    """``value`` with one number or text replaced by another that could stand there."""
+    leaves = [p for p in places(value) if p and not isinstance(_at(value, p), (dict, list))]
+    path = draw(st.sampled_from(leaves))
+    old, node = _at(value, path), _at(value, path[:-1])
+    if isinstance(old, (int, float)):
+        node[path[-1]] = type(old)(draw(st.sampled_from((0, 1, 50, 100))))
+    elif isinstance(old, str):
+        node[path[-1]] = draw(st.sampled_from(("yes", "red", "c1", "in_scope", "base", "mscke")))
+    return value
+
+
+def _at(value: Any, path: tuple) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+_WAYS = ("edit", "edit", "edit", "bytes", "bytes", "value", "value", "value", "value", "lines", "gone", "folder", "loop",
          "foreign")  # fmt: skip
 KIND = Kind("run folders", (2000, 80), start)
