@@ -162,6 +162,7 @@ def _at(value: Any, path: tuple) -> Any:
     return value
 
 
-_WAYS = ("edit", "edit", "edit", "bytes", "bytes", "value", "value", "value", "value", "lines", "gone", "folder", "loop",
-         "foreign")  # fmt: skip
+_WAYS = tuple(
+    "edit edit edit bytes bytes value value value value lines gone folder loop foreign".split()
+)
 KIND = Kind("run folders", (2000, 80), start)
