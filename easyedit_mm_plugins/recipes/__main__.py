@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
     for name, recipe in RECIPES.items():
         names = recipe.names or tuple(embedded_backbones())
-        about = (recipe.train.__doc__ or "").partition(".\n")[0].replace("\n   ", "")
-        command = commands.add_parser(name, help=about, description=about)
+        command = commands.add_parser(name, help=recipe.about, description=f"Train {recipe.about}.")
         command.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
         command.add_argument("--out", type=Path, default=Path("runs/recipes"))
         command.add_argument("--data", default="scenes", help="records, as of easyedit-mm train")

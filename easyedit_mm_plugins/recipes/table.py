@@ -16,6 +16,7 @@ class Recipe:
     """How one kind of shipped weights is trained.
 
     Attributes:
+        about: what it trains, for ``--help``.
         train: called with the recipe's name, a loaded backbone (or one of ``names``) and the job;
             returns the result's folder, or ``None`` where it leaves it out.
         needs: recipes whose results must be there first.
@@ -25,6 +26,7 @@ class Recipe:
         options: further options of its command, see ``__main__.py``.
     """
 
+    about: str
     train: Callable[[str, Any, Job], Path | None]
     needs: tuple[str, ...] = ()
     once: bool = False
@@ -36,21 +38,44 @@ class Recipe:
 # Editors are called as their method is. What others need comes before them.
 RECIPES = {
     "backbone": Recipe(
+        "an embedded backbone",
         backbone.train,
         names=small_models.NAMES,
         options=("seed", "minutes", "tower_steps", "vision_from"),
     ),
-    "scenes-clip": Recipe(mscke.train_clip, once=True, options=("clip",)),
-    "scope": Recipe(mscke.train_scope, once=True, options=("seed", "clip")),
-    "serac-classifier": Recipe(serac.train_classifier, once=True, options=("seed",)),
-    "classifiers": Recipe(
-        classifiers.train, names=classifiers.NAMES, shipped_as="scopes-scenes/{name}"
+    "scenes-clip": Recipe("the CLIP of the scope classifier", mscke.train_clip, once=True),
+    "scope": Recipe(
+        "MSCKE's scope classifier alone", mscke.train_scope, once=True, options=("seed", "clip")
     ),
-    "mend": Recipe(train_method),
-    "dualedit": Recipe(dualedit.train, options=("gate_only",)),
-    "visedit": Recipe(dualedit.train),
-    "mscke": Recipe(mscke.train, needs=("scope",), options=("seed", "clip", "start")),
-    "serac": Recipe(serac.join, needs=("serac-classifier", "mscke")),
-    "mscke-mend": Recipe(mend.train_mscke_mend, needs=("mend", "mscke")),
-    "mscke-lora": Recipe(mscke.train_lora, needs=("mscke",)),
+    "serac-classifier": Recipe(
+        "SERAC's text classifier", serac.train_classifier, once=True, options=("seed",)
+    ),
+    "classifiers": Recipe(
+        "the scope classifiers of MSCKE's tables 2 and 3",
+        classifiers.train,
+        names=classifiers.NAMES,
+        shipped_as="scopes-scenes/{name}",
+    ),
+    "mend": Recipe("MEND", train_method),
+    "dualedit": Recipe("DualEdit and its gate", dualedit.train, options=("gate_only",)),
+    "visedit": Recipe("VisEdit", dualedit.train),
+    "mscke": Recipe(
+        "MSCKE: scope classifier and counterfactual model",
+        mscke.train,
+        needs=("scope",),
+        options=("seed", "clip", "start"),
+    ),
+    "serac": Recipe(
+        "SERAC: its classifier with MSCKE's counterfactual model",
+        serac.join,
+        needs=("serac-classifier", "mscke"),
+    ),
+    "mscke-mend": Recipe(
+        "MEND behind MSCKE's scope classifier",
+        mend.train_mscke_mend,
+        needs=("mend", "mscke"),
+    ),
+    "mscke-lora": Recipe(
+        "a LoRA adapter behind MSCKE's scope classifier", mscke.train_lora, needs=("mscke",)
+    ),
 }

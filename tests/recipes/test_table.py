@@ -72,7 +72,8 @@ def test_serac_is_left_out_without_easyedit_but_not_by_its_own_command(tmp_path,
 
 def test_the_command_gives_a_recipe_its_names_and_options(tmp_path, monkeypatch, capsys):
     asked = []
-    recipe = Recipe(lambda *given: asked.append(given), names=("a", "b"), options=("tower_steps",))
+    train = lambda *given: asked.append(given)  # noqa: E731
+    recipe = Recipe("a test", train, names=("a", "b"), options=("tower_steps",))
     monkeypatch.setitem(RECIPES, "backbone", recipe)
     main(["backbone", "b", "--out", str(tmp_path), "--steps", "3", "--tower-steps", "5"])
     job = Job(tmp_path, ["b"], steps=3, tower_steps=5)
