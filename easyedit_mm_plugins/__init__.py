@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from .core.lazy import lazy_exports
 from .core.registry import ROOMS_WITH_ENTRIES
-
-__version__ = "0.1.0"
+from .core.version import __version__
 
 # The rooms that hold entries of methods, backbones and data sets, lowest floor first.
 _ROOMS = ("data", "scenes", "backbones", "host", "methods")

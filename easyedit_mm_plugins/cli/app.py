@@ -53,7 +53,7 @@ _STATE = {"debug": False}
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
+        from ..core.version import __version__
 
         print(f"easyedit-mm {__version__}")
         raise typer.Exit

@@ -36,7 +36,7 @@ def environment(device: str = "cpu", dtype: str = "float32", seed: int = 0) -> d
     """The content of ``env.json``."""
     import torch
 
-    from .. import __version__
+    from .version import __version__
 
     return {
         "format": 1,

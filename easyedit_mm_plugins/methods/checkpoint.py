@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .. import __version__
 from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, DataError
 from ..core.files import atomic_path, digest, file_digest, read_json, write_json
+from ..core.version import __version__
 
 FORMAT = 1
 CHECKSUMS = "checksums"  # the key: {"files": {path as seen from the folder: sha256}, "values": ...}

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..core.shipped import ASSETS
+from ..core.version import __version__
 from ..evaluation.tables import PROTOCOL_TEXT
 from .browse import Pictures, browse, run_folders
 from .compare import SAMPLES
