@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from ..core.console import CONSOLE
 from ..core.distributed import Ranks
 from ..core.errors import ConfigError, TrainingError
+from ..core.ownership import own_folder
 from ..core.registry import did_you_mean
 from ..data import EditRecord
 from .base import Editor
@@ -145,8 +146,19 @@ class Trainer(Resumable, ABC):
 
         Raises:
             TrainingError: a loss or gradient is not finite; the last checkpoint is kept.
-            RunError: the folder holds a run with other settings or a damaged checkpoint.
+            RunError: the folder holds a run with other settings or a damaged checkpoint, or
+                another process trains in it.
         """
+        if self.hparams.eval_only or not self.ranks.first:
+            return self._run()
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        owned = own_folder(self.out_dir)
+        try:
+            return self._run()
+        finally:
+            owned.release()
+
+    def _run(self) -> dict[str, float]:
         backbone = self.editor.backbone
         cached, backbone.cached_images = backbone.cached_images, self.hparams.feature_cache
         try:

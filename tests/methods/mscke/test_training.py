@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -272,3 +274,22 @@ def test_base_features_are_computed_once_per_picture(tmp_path, monkeypatch, pict
     trainer.run()
     assert sum(seen) == 4
     assert editor.backbone.cached_images == cached
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from easyedit_mm_plugins.core.ownership import own_folder\n"
+        "lock = own_folder(sys.argv[1])\n"
+        "print('owned', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline().strip() == "owned"
+            with pytest.raises(RunError, match=f"in use by process {other.pid}"):
+                _trainer(tmp_path, max_iters=1).run()
+        finally:
+            other.kill()
+    assert _trainer(tmp_path, max_iters=1).run()  # the lock ended with its process
