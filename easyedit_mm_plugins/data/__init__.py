@@ -18,7 +18,7 @@ DATASETS.add(
     reader="easyedit_mm_plugins.data.fgvedit:FGVEditDataset",
     paper="fgvedit",
     released=("test_data",),
-    source="https://huggingface.co/datasets/ZhenZeng/FGVEdit; images: COCO 2014",
+    source="Hugging Face data set ZhenZeng/FGVEdit; images: COCO 2014",
 )
 DATASETS.add(
     name="e-vqa",
