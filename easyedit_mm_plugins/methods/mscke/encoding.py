@@ -35,12 +35,18 @@ class FileIds:
     Args:
         text: the file's content.
         start, end: the tokens that mark a text's start and end.
+
+    Raises:
+        ValueError: ``text`` is no such file's content.
     """
 
     def __init__(self, text: str, start: str = "<s>", end: str = "</s>") -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_str(text)
+        try:
+            self._tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers' own are of no class below Exception
+            raise ValueError(f"no tokenizer: {error}") from error
         self.marks = [start, end]
         self.start = self._tokenizer.token_to_id(start)
         self.end = self._tokenizer.token_to_id(end)
