@@ -1,8 +1,8 @@
 """Run folders, as ``report`` and ``show`` read them and as a resumed evaluation does.
 
 Oracle: what is read or measured on is what was measured: the same rows, and in the report the same
-answers. Where it is not, because somebody edited or damaged a file, a note says so. A folder without
-a summary is that of a run that has not ended: what its files hold is what was measured so far.
+answers. Where it is not, because somebody edited or damaged a file, a note says so. A folder
+without a summary is that of a run that has not ended: its files hold what was measured so far.
 """
 
 from __future__ import annotations
