@@ -355,7 +355,7 @@ def find_run(name: str | Path, root: str | Path = "runs") -> Path:
     with suppress(OSError, ValueError):  # a name that no file can have
         if (Path(name) / "config.yaml").exists():
             return Path(name)
-    with suppress(ConfigError):
+    with suppress(ConfigError, OSError, ValueError):
         path = run_files.run_path(root, name)
         if (path / "config.yaml").exists():
             return path

@@ -21,7 +21,7 @@ from ..base import Answer, Editor, Forced, Visible
 from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
 from ..edit_file import SavedEdits
 from ..routed import Hit
-from ..settings import build
+from ..settings import Number, build, checked
 from ..store import EditStore, InForce, Kept
 from .adapters import Adapters, new_adapter
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
@@ -297,9 +297,11 @@ class DualEdit(Editor):
             if fresh_gate:
                 config = replace(config, gate=replace(config.gate, kind="learned"))
             editor = cls(backbone, config)
+            editor.thresholds = checked(
+                dict[str, Number], saved.get("thresholds", {}), "thresholds"
+            )
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
-        editor.thresholds = dict(saved.get("thresholds", {}))
         load_tensors(editor.adapters, folder / "adapters" / "model.safetensors")
         path = folder / "gate" / "model.safetensors"
         if not fresh_gate and (path.is_file() or editor.gate is not None):
