@@ -100,8 +100,11 @@ class HFBackbone(Backbone):
     def pixels(self, images: Sequence[ImageLike]) -> Tensor:
         """Preprocess images into [N, 3, H, W]."""
         pictures = [open_image(image) for image in images]
-        # Channels last, as PIL's: of a picture 1 or 3 pixels high it would guess otherwise.
-        options = {"return_tensors": "pt", "input_data_format": "channels_last"}
+        options = {"return_tensors": "pt"}
+        bases = {base.__name__ for base in type(self.image_processor).__mro__}
+        if not bases & {"BaseImageProcessorFast", "TorchvisionBackend"}:
+            # Those on NumPy take a picture 1 or 3 pixels high for one with its channels first.
+            options["input_data_format"] = "channels_last"
         pixels = self.image_processor(images=pictures, **options)["pixel_values"]
         weight = next(self.vision_tower.parameters())
         return pixels.to(weight.device, weight.dtype)
