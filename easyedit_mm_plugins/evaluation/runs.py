@@ -359,5 +359,7 @@ def find_run(name: str | Path, root: str | Path = "runs") -> Path:
         path = run_files.run_path(root, name)
         if (path / "config.yaml").exists():
             return path
-    known = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
+    known: list[str] = []
+    with suppress(OSError, ValueError):
+        known = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
     raise RunError(f"no run {str(name)!r}", remedy=f"runs here: {', '.join(known) or 'none yet'}")

@@ -17,7 +17,7 @@ SHARE = 500  # inputs of one piece of work
 
 
 def piece(name: str, inputs: int, number: int) -> Tally:
-    """One piece of the attack, in a folder of its own."""
+    """One piece of the attack, in a process and a folder of its own."""
     import logging
     import warnings
 
@@ -33,6 +33,7 @@ def piece(name: str, inputs: int, number: int) -> Tally:
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
+        os.dup2(nowhere.fileno(), 1)  # tokenizers, written in Rust, prints past Python
         return run(KINDS[name], inputs, number, Path(folder).resolve())
 
 
