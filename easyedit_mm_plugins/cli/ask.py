@@ -41,6 +41,7 @@ def ask(
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
     from ..data import Question, open_image
+    from ..data.records import check_questions
     from ..evaluation import same_answer
     from ..methods import METHODS, make_editor
     from ..methods.factory import editor_folder
@@ -53,6 +54,7 @@ def ask(
     edit = Question(question, image, answer)
     asked = [edit, *(Question(q, image) for q in questions or [])]
     asked += [Question(q) for q in text or []]
+    check_questions([edit, *asked])
     loaded = load_backbone(backbone, device=device, dtype=dtype)
     made = make_editor(method, loaded, folder=folder)
     lacking = unknown_words(loaded.tokenizer, [answer, *(q.text for q in asked)])

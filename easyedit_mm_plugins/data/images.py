@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,11 @@ from PIL import Image
 from ..core.errors import DataError
 from ..core.text import text_problem
 from .records import ImageLike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ROUNDING = 1e-3  # of a tensor's values, which may have been normalised and back
 
 
 def image_path(
@@ -76,16 +82,25 @@ def open_image(image: ImageLike) -> Image.Image:
                 _decoding_problem(error), file=image, remedy="fetch this file again"
             ) from error
     if image is not None and hasattr(image, "detach"):
-        values = image.detach().float()
-        rgb = image.ndim == 3 and len(image) == 3 and image.numel() and image.is_floating_point()
-        if not rgb or not (values.min() >= 0 and values.max() <= 1):
-            raise DataError(
-                f"is a tensor {list(image.shape)} that is not RGB [3, H, W] within [0, 1]",
-                remedy="give a path or a PIL image",
-            )
-        array = values.mul(255).round().byte()
+        array = tensor_values(image).mul(255).round().byte()
         return Image.fromarray(array.permute(1, 2, 0).cpu().numpy(), "RGB")
     raise DataError(f"not an image: {type(image).__name__}", remedy="give a path or a PIL image")
+
+
+def tensor_values(image: Tensor) -> Tensor:
+    """The values of a picture that is a tensor, ``[3, H, W]`` from 0 to 1.
+
+    Raises:
+        DataError: it is another tensor.
+    """
+    values = image.detach().float()
+    rgb = image.ndim == 3 and len(image) == 3 and image.numel() and image.is_floating_point()
+    if not rgb or not (values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING):
+        raise DataError(
+            f"an image is a tensor {list(image.shape)} that is not RGB [3, H, W] within [0, 1]",
+            remedy="give a path or a PIL image",
+        )
+    return values.clamp(0, 1)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -296,8 +296,10 @@ class RunFolder:
             run_files.note_environment(self.path / "env.json", execution, seed)
         self._load_cases()
         if tidy:
-            with suppress(RunError):  # a damaged summary is written anew at the end
+            try:
                 self._note_changes()
+            except RunError as error:  # of a summary, which is written anew at the end
+                self.notes.append(error.message)
 
     def _note_changes(self) -> None:
         """Note the run files that changed after the run was summarised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,10 @@ def collect(runs: Sequence[str | Path], root: str | Path = "runs") -> Report:
 def _sources(runs: Sequence[str | Path], root: str | Path) -> list[Source]:
     paths: dict[Path, Path] = {}
     for given in runs:
-        inside = sorted(p.parent for p in Path(given).glob("*/config.yaml"))
-        is_run = (Path(given) / "config.yaml").exists()
+        inside, is_run = [], False
+        with suppress(OSError, ValueError):  # a name that no file can have
+            inside = sorted(p.parent for p in Path(given).glob("*/config.yaml"))
+            is_run = (Path(given) / "config.yaml").exists()
         for path in inside if inside and not is_run else [find_run(given, root)]:
             paths.setdefault(path.resolve(), path)
     if not paths:

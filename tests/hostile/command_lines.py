@@ -39,7 +39,9 @@ _WORDS = (
 
 
 def _option(words: list[str], name: str, default: str) -> str:
-    return words[len(words) - words[::-1].index(name)] if name in words else default
+    """The word behind the last ``name``; the name may itself be what an option before it took."""
+    places = [i for i, word in enumerate(words[:-1]) if word == name]
+    return words[places[-1] + 1] if places else default
 
 
 def _real(path: str) -> str:
@@ -62,7 +64,7 @@ def _measured(words: list[str], out: str) -> bool:
     rows = RunFolder.read(runs[0]).rows() if len(runs) == 1 else []
     protocol = _option(words, "--protocol", "generated")
     name = _option(words, "--name", "")
-    if name and _real(str(kept / name)) != _real(str(runs[0])):
+    if len(runs) != 1 or (name and _real(str(kept / name)) != _real(str(runs[0]))):
         return False
     if _real(_option(words, "--data", "cases.json").removeprefix("e-vqa:")) != _real("cases.json"):
         return False

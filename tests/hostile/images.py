@@ -94,7 +94,7 @@ def start(folder: Path) -> Attack:
         path = folder / suffix
         path.unlink(missing_ok=True)
         if how == "name":
-            path, data, pixels = folder / draw(texts), b"", None
+            path, pixels = folder / draw(texts), None
         elif how == "other":
             data, pixels = draw(st.sampled_from(_FILES)), None
             path.write_bytes(data)
@@ -109,15 +109,15 @@ def start(folder: Path) -> Attack:
         if how in ("name", "other") or (
             how == "damaged" and name.rsplit(".")[-1] not in _PROTECTED
         ):
-            pixels = _as_pil_reads(data)
+            pixels = _as_pil_reads(path)
         if pixels is None or found.shape != pixels.shape or not np.array_equal(found, pixels):
             raise Different(f"other pixels than {name} has")
 
     return attack
 
 
-def _as_pil_reads(data: bytes) -> np.ndarray | None:
-    with Image.open(io.BytesIO(data)) as opened:
+def _as_pil_reads(path: Path) -> np.ndarray | None:
+    with Image.open(path) as opened:
         if opened.mode in ("F", "I"):
             return None
         if opened.mode.startswith("I;16"):

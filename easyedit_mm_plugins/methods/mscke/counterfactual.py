@@ -202,7 +202,7 @@ def _new_lm(values: dict[str, Any]) -> nn.Module:
         return transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.for_model(kind, **values)
         ).float()
-    except (TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # of wrong values transformers raises nearly anything
         raise ConfigError(f"counterfactual.lm is no causal language model: {error}") from error
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.errors import DataError
 from ...data import ImageLike, open_image
+from ...data.images import tensor_values
 
 LOG = logging.getLogger(__name__)
 
@@ -153,9 +153,7 @@ class Encoder(nn.Module, ABC):
             DataError: the image is missing or cannot be read.
         """
         if isinstance(image, Tensor):
-            if image.ndim != 3 or image.shape[0] != 3:
-                raise DataError(f"an image tensor must be [3, H, W], not {list(image.shape)}")
-            x = image.detach().float().cpu().clamp(0, 1)
+            x = tensor_values(image).cpu()
         else:
             x = torch.tensor(np.asarray(open_image(image)))  # [H, W, 3]
             x = x.permute(2, 0, 1).contiguous().float().div_(255)

@@ -210,7 +210,12 @@ class SERAC(RoutedEditor):
             kind = AutoConfig.from_pretrained(folder / "classifier").model_type
             # SERAC compares first positions; a BERT would draw a pooler that is never used.
             pooler = {"add_pooling_layer": False} if kind == "bert" else {}
-            classifier = AutoModel.from_pretrained(folder / "classifier", **pooler).float()
+            classifier, said = AutoModel.from_pretrained(
+                folder / "classifier", output_loading_info=True, **pooler
+            )
+            if said["missing_keys"]:  # transformers would draw them anew
+                raise ValueError(f"it lacks {sorted(said['missing_keys'])[0]}")
+            classifier = classifier.float()
             tokenizer = AutoTokenizer.from_pretrained(folder / "classifier")
         except CheckpointError:
             raise
