@@ -76,7 +76,7 @@ def start(folder: Path) -> Attack:
 def _has_checksums(file: Path) -> bool:
     try:
         return "checksums" in json.loads(file.read_text())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
