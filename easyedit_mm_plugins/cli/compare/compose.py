@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def expand(words: Sequence[str]) -> list[str]:
 
 
 def _backbone(value: str) -> list[str]:
-    if "," not in value and value not in BACKBONES and Path(value).is_dir():
+    if "," not in value and value not in BACKBONES and os.path.isdir(value):
         return [f"backbone={FOLDER}", f"backbone.name={_quoted(value)}"]
     return [f"backbone={BACKBONES.key(value)}"]
 

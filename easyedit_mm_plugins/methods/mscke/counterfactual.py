@@ -192,6 +192,8 @@ class SmallLM(PairReader, nn.Module, Counterfactual):
 def _new_lm(values: dict[str, Any]) -> nn.Module:
     import transformers
 
+    if not isinstance(values, dict):
+        raise ConfigError(f"counterfactual.lm is {values!r}, not a mapping of settings")
     values = dict(values)
     kind = values.pop("model_type", None)
     if kind not in transformers.CONFIG_MAPPING:
