@@ -65,7 +65,7 @@ def _change(draw: Draw, value: Any, hostile: st.SearchStrategy) -> Any:
         return (
             draw(st.sampled_from([value, [value], {"": value}]))
             if draw(st.booleans())
-            else draw(hostile)
+            else copy.deepcopy(draw(hostile))
         )
     node = value
     for key in path[:-1]:
@@ -80,18 +80,18 @@ def _change(draw: Draw, value: Any, hostile: st.SearchStrategy) -> Any:
     elif how == "cast":
         node[key] = _cast(node[key])
     elif how == "add" and isinstance(node, list):
-        node.insert(key, draw(hostile))
+        node.insert(key, copy.deepcopy(draw(hostile)))
     elif how == "again" and isinstance(node, list):
         node.insert(key, copy.deepcopy(node[key]))
     elif how == "add":
-        node[draw(texts)] = draw(hostile)
+        node[draw(texts)] = copy.deepcopy(draw(hostile))
     elif how in ("rename", "again") and isinstance(node, dict):
         node[draw(st.sampled_from([f"{key}s", f"{key} ", key.upper(), key[1:]]))] = node.pop(key)
     elif how == "swap":
         other = draw(st.sampled_from([*(node if isinstance(node, dict) else range(len(node)))]))
         node[key], node[other] = node[other], node[key]
     else:
-        node[key] = draw(hostile)
+        node[key] = copy.deepcopy(draw(hostile))
     return value
 
 
