@@ -108,7 +108,7 @@ def _same(wanted: Any, found: Any) -> bool:
         return found == [wanted]
     if isinstance(wanted, str) and isinstance(found, float):
         return _SCIENTIFIC.fullmatch(wanted) is not None and float(wanted) == found
-    if isinstance(wanted, int) and isinstance(found, float) and not isinstance(wanted, bool):
+    if {type(wanted), type(found)} == {int, float}:
         return wanted == found
     if wanted is None and isinstance(found, dict):  # a part of the settings at its defaults
         return True

@@ -185,7 +185,7 @@ class ScopeClassifier(nn.Module):
         try:
             config = build(ScopeConfig, described["scope"], str(folder / "config.json"))
             model = cls(encoder_from_description(described["encoder"]), config)
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # of wrong values open_clip raises nearly anything
             raise CheckpointError(
                 f"{folder / 'config.json'} does not describe a scope classifier: {error}",
                 remedy=AGAIN,
