@@ -20,6 +20,8 @@ from easyedit_mm_plugins.evaluation.metrics import (
 )
 from easyedit_mm_plugins.evaluation.protocol import Reply, token_accuracy, token_agreement
 
+from ..support.exact import binomial_interval
+
 KINDS = ("edit", "rephrase", "in_scope", "out_scope", "text_loc", "image_rephrase", "image_loc")
 UNIT = st.floats(0, 1)
 JUDGED = st.builds(Judged, st.sampled_from(KINDS), UNIT, UNIT, UNIT)
@@ -151,6 +153,15 @@ def test_the_interval_is_seeded_narrows_with_cases_and_covers_the_truth():
     # The normal approximation of a proportion's interval, 2 x 1.96 standard errors.
     share = metrics["reliability"] / 100
     assert high - low == pytest.approx(392 * np.sqrt(share * (1 - share) / 400), rel=0.15)
+
+
+def test_the_interval_holds_95_percent_of_the_resampled_means():
+    cases = [{"reliability": 100.0}] * 320 + [{"reliability": 0.0}] * 80
+    _, intervals = summarise(FGVEDIT, cases, samples=4000)
+    assert intervals["reliability"] == pytest.approx(binomial_interval(400, 0.8, 0.95), abs=0.3)
+    assert binomial_interval(400, 0.8, 0.90) != pytest.approx(intervals["reliability"], abs=0.5)
+    _, narrow = summarise(FGVEDIT, cases, samples=4000, level=0.9)
+    assert narrow["reliability"] == pytest.approx(binomial_interval(400, 0.8, 0.90), abs=0.3)
 
 
 def test_certain_outcomes_have_certain_intervals():

@@ -10,6 +10,8 @@ import pytest
 from easyedit_mm_plugins.evaluation.metrics import EVQA, FGVEDIT, summarise
 from easyedit_mm_plugins.report.compare import holm, paired_tests
 
+from ..support.exact import binomial_interval
+
 
 def cases(**metrics):
     """Cases from lists of values per metric; the other metrics are missing."""
@@ -53,6 +55,14 @@ def test_equal_methods_are_not_told_apart_and_clear_ones_are():
     assert (found.difference, found.p, found.interval) == (0.0, 1.0, (0.0, 0.0))
     clear = one_pair(cases(reliability=[100.0] * 40), cases(reliability=[0.0] * 40))["reliability"]
     assert clear.p == 1 / 10_001 and clear.difference == 100
+
+
+def test_the_interval_of_a_difference_holds_95_percent_of_the_resampled_ones():
+    first = cases(reliability=[100.0] * 320 + [0.0] * 80)
+    found = one_pair(first, cases(reliability=[0.0] * 400), samples=10, bootstrap=4000)
+    exact = binomial_interval(400, 0.8, 0.95)
+    assert found["reliability"].interval == pytest.approx(exact, abs=0.3)
+    assert binomial_interval(400, 0.8, 0.90) != pytest.approx(exact, abs=0.5)
 
 
 def test_the_order_of_a_pair_only_turns_the_sign():

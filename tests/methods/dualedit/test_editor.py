@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataEr
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import AdapterConfig, DualEdit, GateConfig
 from easyedit_mm_plugins.methods.dualedit.gate import gate_position
+from easyedit_mm_plugins.methods.routed import Hit
 
 from ...conftest import build_tiny, picture
 from ...support.dualedit_tiny import edit, mixed_questions, tiny_dualedit
@@ -88,6 +90,21 @@ def test_the_released_gate_sees_the_answer_and_the_prompt_end_gate_does_not():
     assert (gate_position("released", batch) == batch.attention_mask.shape[1] - 1).all()
     ends = gate_position("prompt-end", batch)
     assert (ends == batch.attention_mask.shape[1] - 1 - torch.tensor([1, 1, 2, 3])).all()
+
+
+@pytest.mark.parametrize("kind", ["prompt-end", "learned"])
+def test_a_cosine_at_the_threshold_opens_the_gate_eq_4(kind):
+    editor = tiny_dualedit(kind=kind)
+    (own,) = editor.add([edit(0)])
+    asked = [edit(1)]
+    score = editor.generate(asked)[0].score
+    assert 0 < score < 1
+    editor.threshold = score
+    assert editor.generate(asked)[0].route == own
+    assert editor.is_open(Hit(own, score))
+    editor.threshold = math.nextafter(score, 1)
+    assert editor.generate(asked)[0].route is None
+    assert not editor.is_open(Hit(own, score))
 
 
 def test_gate_off_edits_every_row_that_may_see_an_edit():

@@ -61,6 +61,27 @@ def test_it_reads_the_prompts_end_and_the_parts_of_the_image(side):
     assert torch.equal(gate_input("prompt-end", found[0], batch), read[:, :size])
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_images_16_tokens_are_four_runs_of_four_in_their_order(alike):
+    """On numbers that tell a token's place: its parts are tokens 0-3, 4-7, 8-11 and 12-15."""
+    backbone = build_tiny("llava")
+    asked = [edit(0), edit(1)] if alike else [edit(0), mixed_questions()[1], mixed_questions()[2]]
+    batch = backbone.batch(asked)
+    assert (len(set(batch.image_spans)) == 1) == alike
+    hidden = torch.full((*batch.attention_mask.shape, 2), -1000.0)  # what no part may touch
+    for row, span in enumerate(batch.image_spans):
+        if span is not None:
+            assert span[1] - span[0] == 16
+            hidden[row, slice(*span), 0] = torch.arange(16.0)
+            hidden[row, slice(*span), 1] = torch.arange(16.0) ** 2
+    read = gate_input("learned", hidden, batch).view(len(asked), 5, 2)
+    places = [range(4), range(4, 8), range(8, 12), range(12, 16)]
+    means = [[sum(run) / 4, sum(i * i for i in run) / 4] for run in places]
+    for row, span in enumerate(batch.image_spans):
+        assert read[row, 0].tolist() == [-1000.0, -1000.0]
+        assert read[row, 1:].tolist() == (means if span else [[0.0, 0.0]] * 4)
+
+
 @pytest.mark.parametrize("kind", ["learned", "prompt-end"])
 def test_rows_alike_are_read_as_any_others(kind):
     backbone = build_tiny("llava")
