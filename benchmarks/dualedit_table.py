@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common import finish, parser, records, start
 
 from easyedit_mm_plugins import load_backbone
 from easyedit_mm_plugins.core.shipped import ASSETS
 from easyedit_mm_plugins.data import EditRecord
-from easyedit_mm_plugins.evaluation import Evaluation, evaluate
+from easyedit_mm_plugins.evaluation import Evaluation, evaluate, same_answer
 from easyedit_mm_plugins.evaluation.evaluator import fresh_answers
-from easyedit_mm_plugins.evaluation.matching import same_answer
 from easyedit_mm_plugins.methods.dualedit import DualEdit
 from easyedit_mm_plugins.methods.dualedit.gate import paper_threshold
 
@@ -76,33 +76,34 @@ def main() -> None:
     folder = args.editor or ASSETS / f"dualedit-{args.backbone}"
     editor = DualEdit.from_pretrained(folder, backbone)
     base = fresh_answers(editor, "generated")
-    rows: dict[str, dict[str, float | None]] = {}
+    rows: list[dict[str, Any]] = []
 
-    def note(label: str, metrics: dict[str, float | None]) -> None:
-        rows[label] = metrics
+    def note(label: str, metrics: dict[str, float | None], cases: int) -> None:
+        rows.append({"label": label, "cases": cases, "metrics": metrics})
         values = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
         print(f"{label:42} {values}", flush=True)
 
     def measure(label: str, subject: DualEdit, some: Sequence[EditRecord]) -> None:
         result = evaluate(subject, some, suite="evqa", base_answers=base)
-        note(label, result.metrics | {"gate_opens_for_edit": opened(result)})
+        note(label, result.metrics | {"gate_opens_for_edit": opened(result)}, len(some))
 
     print(f"{args.backbone}: {editor.describe()}")
     kinds = dict.fromkeys((editor.config.gate.kind, "prompt-end"))
     gates = {kind: editor.with_gate(kind) for kind in kinds}
     for kind, subject in gates.items():
-        measure(f"gate {kind}, {len(every)} cases", subject, every)
+        measure(f"{kind}, {subject.threshold:.3g} (calibrated)", subject, every)
     some = every[: args.variants]
     paper = paper_threshold(backbone)
     for kind, subject in gates.items():
-        measure(f"gate {kind}", subject, some)
-        note(f"gate {kind}, 100 edits at once", together(subject, some, base))
-    measure("gate off", editor.with_gate("off"), some)
-    measure(f"gate released, threshold {paper}", editor.with_gate("released", paper), some)
-    measure(f"gate prompt-end, threshold {paper}", editor.with_gate("prompt-end", paper), some)
+        note(f"{kind}, 100 at once", together(subject, some, base), len(some))
+    measure("off", editor.with_gate("off"), some)
+    for kind in ("released", "prompt-end"):
+        measure(f"{kind}, {paper} (paper)", editor.with_gate(kind, paper), some)
+    own = editor.config.gate.kind
     for number, adapter in enumerate(editor.config.adapters):
-        measure(f"{adapter.tokens} adapter alone", alone(editor, number), some)
-    finish(args, {"backbone": args.backbone, "settings": editor.describe()} | rows)
+        measure(f"{own}, {adapter.tokens} adapter alone", alone(editor, number), some)
+    about = {"backbone": args.backbone, "settings": editor.describe()}
+    finish(args, {**about, "rows": rows})
 
 
 if __name__ == "__main__":

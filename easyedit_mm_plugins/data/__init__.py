@@ -2,8 +2,8 @@
 
 ``records.py`` holds the types that all other modules use, ``images.py`` opens images,
 ``fgvedit.py`` reads files in the schema of FGVEdit (also that of the scenes), ``evqa.py`` E-VQA and
-E-IC, ``schema.py`` says what a valid record is. ``tools/`` holds what ``easyedit-mm data`` runs:
-fetch, build, verify, preview, stats, card and push.
+E-IC, ``schema.py`` says what a valid record is, ``matching.py`` when two answers are the same.
+``tools/`` holds what ``easyedit-mm data`` runs: fetch, build, verify, preview, stats, card, push.
 """
 
 from .entries import DATASETS, DatasetEntry, Records, load_records

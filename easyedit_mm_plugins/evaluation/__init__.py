@@ -21,9 +21,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ..data.matching import normalise, same_answer
     from .answers import BaseAnswers
     from .evaluator import Evaluation, evaluate
-    from .matching import normalise, same_answer
     from .protocol import Protocol
     from .results import CaseResult, records_digest
     from .runs import RunFolder
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "..data.matching": "normalise same_answer",
         ".answers": "BaseAnswers",
         ".evaluator": "Evaluation evaluate",
-        ".matching": "normalise same_answer",
         ".protocol": "Protocol",
         ".results": "CaseResult records_digest",
         ".runs": "RunFolder",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError, DataError
 from ..data import EditRecord, Question
+from ..methods.targets import check_targets
 from .answers import BaseAnswers, ask_in_batches
 from .memory import PeakMemory, release
 from .metrics import Suite, case_values, suite_named
@@ -72,7 +73,8 @@ def evaluate(
         suite: which metrics, "fgvedit" or "evqa".
 
     Raises:
-        DataError: no records, a case id twice, or an answer that the metrics need is empty.
+        DataError: no records, a case id twice, an answer that the metrics need is empty, or no
+            edit's target can be said. (Of single ones that cannot, a warning tells.)
         ConfigError: a batch size below 1, or an editor that already holds edits it cannot hide.
         RunError: the run folder belongs to another configuration, or cannot be written.
     """
@@ -241,6 +243,13 @@ def _check(
                     field=kind,
                     remedy="give it an answer, or leave the record out (--skip-bad)",
                 )
+    check_targets(
+        editor.backbone,
+        records,
+        against_target,
+        read={"edit", *(suite.kinds if protocol.forced else ())},
+        room=None if protocol.forced else protocol.max_new_tokens,
+    )
 
 
 def _score(reply: Reply) -> float | None:

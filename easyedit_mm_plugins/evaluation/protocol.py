@@ -1,8 +1,9 @@
 """How answers are obtained and compared, under a name that every result carries.
 
 ``generated``
-    The model answers greedily; answers are compared whole, after normalisation (``matching.py``).
-    This is what a user of the edited model sees.
+    The model answers greedily; answers are compared whole, after normalisation
+    (``data/matching.py``). This is what a user of the edited model sees. An answer that stays empty
+    has not changed; but silence meets no target, and no edit generalises to it.
 ``teacher-forced``
     The target is given to the model, and at each answer position its top-1 token is read. Against
     the target: the share of positions where top-1 is the target's token. Against another model:
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConfigError, UnknownNameError
 from ..core.registry import did_you_mean
 from ..data import Question
-from .matching import same_answer
+from ..data.matching import normalise, same_answer
 from .metrics import Judged
 
 if TYPE_CHECKING:
@@ -144,11 +145,12 @@ class Protocol:
             edit: the edited model's reply to the edit.
         """
         if not self.forced:
+            speaks = normalise(after.text) != ""
             return Judged(
                 kind,
-                target=float(same_answer(after.text, question.answer)),
+                target=float(speaks and same_answer(after.text, question.answer)),
                 before=float(same_answer(after.text, before.text)),
-                edit=float(same_answer(after.text, edit.text)),
+                edit=float(speaks and same_answer(after.text, edit.text)),
             )
         target = token_accuracy(after.top_ids or [], after.target_ids or [])
         ranks = (self.locality_top_k or 1) if kind in _IMAGE_LOCALITY else 1
@@ -179,12 +181,13 @@ def token_agreement(
 ) -> float:
     """Share of (position, rank) pairs, up to ``ranks``, where both have the same token.
 
-    Positions that only the longer one has count as disagreement; without positions it is 0.
+    Positions that only the longer one has count as disagreement; without positions nothing differs,
+    which is 1.
     """
     longest = max(len(first), len(second))
     same = total = 0
     for position in range(longest):
         pair = [x[position][:ranks] if position < len(x) else [] for x in (first, second)]
-        total += max(len(pair[0]), len(pair[1]), 1)
+        total += max(len(pair[0]), len(pair[1]))
         same += sum(a == b for a, b in zip(*pair, strict=False))
-    return same / total if total else 0.0
+    return same / total if total else 1.0

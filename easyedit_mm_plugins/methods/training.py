@@ -34,6 +34,7 @@ from ..core.registry import did_you_mean
 from ..data import EditRecord
 from .base import Editor
 from .resume import Resumable
+from .targets import check_targets
 
 LOG = logging.getLogger(__name__)
 MINUTE = 60.0  # seconds between lines of a training without a terminal
@@ -76,10 +77,15 @@ class Trainer(Resumable, ABC):
 
     Raises:
         TrainingError: there are no records.
+        DataError: an answer to be learnt has no token, or no edit's target can be said. (Of single
+            ones that cannot, a warning tells.)
         ConfigError: ``accumulate_bs`` cannot be shared evenly by the processes of this launch.
     """
 
     name: ClassVar[str]  # the method's; it also seeds the order of the records
+    # Kinds of questions: those whose answers it teaches, and those on which models are compared.
+    taught: Sequence[str] = ("edit", "rephrase", "image_rephrase", "in_scope")
+    compared: Sequence[str] = ()
 
     def __init__(
         self,
@@ -94,6 +100,8 @@ class Trainer(Resumable, ABC):
         self.train, self.val = list(train), list(val)
         if not self.train and not hparams.eval_only:
             raise TrainingError("there are no training records")
+        read = [*self.taught, *self.compared]
+        check_targets(editor.backbone, [*self.train, *self.val], self.taught, read=read)
         default = Path(hparams.results_dir) / self.name / hparams.model_name.replace("/", "_")
         self.out_dir = Path(out_dir) if out_dir is not None else default
         self.ranks = Ranks.here()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,11 +34,12 @@ def records(paths):
     return make_records(4, paths)
 
 
-def speaking(backbone):
-    """A random model may answer nothing; then locality is 0 by definition. Bias it to speak."""
+def speaking(backbone, special: float = -1e4):
+    """Bias a random model to speak: no special token. With a bias upwards, it is silent."""
     head = backbone.language_model.get_output_embeddings()
     bias = torch.zeros(head.weight.shape[0])
-    bias[:5] = -1e4  # no special token
+    bias[:5] = special
+    bias[2] *= 2  # the end token before all
     head.bias = torch.nn.Parameter(bias)
     return backbone
 
@@ -58,6 +60,18 @@ def test_the_unedited_model_is_perfectly_local(backbone, records, protocol):
     metrics = evaluate(Unedited(speaking(backbone)), records, protocol).metrics
     assert metrics["locality"] == metrics["specificity_out"] == 100.0
     assert metrics["reliability"] < 100
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_untouched_model_that_says_nothing_has_not_changed(backbone, records, protocol):
+    editor = Unedited(speaking(backbone, special=1e4))
+    assert backbone.generate([r.edit for r in records]) == [""] * 4
+    found = evaluate(editor, records, protocol).metrics
+    assert found["locality"] == found["specificity_out"] == 100.0
+    assert found["reliability"] == found["specificity_in"] == found["generality_target"] == 0.0
+    found = evaluate(editor, records, protocol, suite="evqa").metrics
+    assert found["t_loc"] == found["m_loc"] == 100.0
+    assert found["reliability"] == found["t_gen"] == found["v_gen"] == 0.0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -154,10 +168,17 @@ def test_progress_counts_up_to_the_end(records):
     assert seen == [(0, 4), (3, 4), (4, 4)]
 
 
-def test_an_empty_answer_never_counts_as_right_or_as_unchanged(records):
-    metrics = evaluate(Unedited(FakeBackbone(answer="")), records).metrics
-    assert metrics["specificity_out"] == 0 and metrics["reliability"] == 0
-    assert metrics["locality"] == 100  # "Paris." on text
+class Silenced(Unedited):
+    """Says nothing as soon as it has been edited."""
+
+    def generate(self, questions, **kwargs):
+        answers = super().generate(questions, **kwargs)
+        return [replace(a, text="") for a in answers] if self.edits else answers
+
+
+def test_an_edit_that_silences_the_model_has_changed_it(records):
+    metrics = evaluate(Silenced(FakeBackbone()), records).metrics
+    assert set(metrics.values()) == {0.0}
 
 
 def test_bad_input_is_named_before_any_model_runs(records):

@@ -47,6 +47,8 @@ class DualEditTrainer(Trainer):
     """
 
     name: ClassVar[str] = "DUALEDIT"
+    taught: Sequence[str] = REL + GEN
+    compared: Sequence[str] = LOC
     editor: DualEdit
     hparams: DualEditTrainingHyperParams
 

@@ -55,6 +55,8 @@ class MSCKETrainer(Trainer):
     ) -> None:
         self.parts = ("scope", "counterfactual") if hparams.train == "both" else (hparams.train,)
         modules = self.part_modules(editor)
+        if hparams.train == "scope":  # it learns no answer
+            self.taught = ()
         super().__init__(editor, train, val, hparams, out_dir, modules)
 
     def part_modules(self, editor: MSCKE) -> dict[str, nn.Module]:
