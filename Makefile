@@ -6,7 +6,8 @@
 # make hostile    damaged and hostile input by the thousand, and a table of what became of it
 # make golden     measure every method on the embedded backbones and compare the answers with the kept ones
 # make compat     the core tests with other versions of transformers, each in its own environment
-# make standing   every method on every embedded backbone and data set, and the report in docs/standing
+# make standing   measure every table of figures in README.md and docs/ again; ARGS=NAME for one of them
+# make tables     write these tables from the figures that are committed in docs/figures
 # make backbones  retrain the embedded backbones into runs/backbones
 # make editors    retrain the embedded editors into runs/editors
 # make classifiers  retrain the scope classifiers of MSCKE's tables 2 and 3 into runs/classifiers
@@ -17,7 +18,7 @@ RECIPE := $(BIN)/python -m easyedit_mm_plugins.recipes
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint types bench hostile golden standing backbones editors classifiers clean
+.PHONY: demo test lint types bench hostile golden standing tables backbones editors classifiers clean
 
 .venv/.installed: setup.cfg pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	@bash scripts/setup_venv.sh
@@ -51,10 +52,12 @@ golden: .venv/.installed
 	@$(BIN)/easyedit-mm compare experiment=golden-captions
 	@$(BIN)/python scripts/golden.py compare runs/golden runs/golden-captions
 
-# What is finished in runs/grid is kept.
+# Hours; what is measured already is kept. ARGS=--jobs=2 for two at once, ARGS="NAME --cases 4" to try.
 standing: .venv/.installed
-	@$(BIN)/easyedit-mm compare experiment=grid
-	@$(BIN)/easyedit-mm report runs/grid --out docs/standing --title "Standing" --cases 40
+	@$(BIN)/python -m scripts.figures make $(ARGS)
+
+tables: .venv/.installed
+	@$(BIN)/python -m scripts.figures write
 
 # Two at once, one thread each, then the third, which begins with BLIP-2's vision side; about 90
 # minutes. A stopped training resumes. With --ship a recipe copies its results into the package.

@@ -49,7 +49,7 @@ def main() -> None:
     made.add_argument("--layer", type=int, default=4, help="of 8; the paper's is 16 of 32")
     args = start(made)
     test, held = records(args, args.cases), records(args, 100, "train")
-    rows = {}
+    rows = []
     for name in args.backbone:
         backbone = load_backbone(name)
         paper = paper_threshold(backbone)
@@ -61,12 +61,16 @@ def main() -> None:
             for kind in ("released", "prompt-end")
         }
         own = calibrate(editors["prompt-end"], held).threshold
-        for kind, threshold in (("released", paper), ("prompt-end", paper), ("prompt-end", own)):
+        for kind, threshold, chosen in (
+            ("released", paper, "paper"),
+            ("prompt-end", paper, "paper"),
+            ("prompt-end", own, "calibrated"),
+        ):
             found = opened(editors[kind], test, threshold)
-            label = f"{name}, layer {args.layer}, gate {kind}, threshold {threshold:.3f}"
-            rows[label] = found
-            print(label, {k: round(v, 1) for k, v in found.items()}, flush=True)
-    finish(args, {"cases": len(test), "rows": rows})
+            about = {"backbone": name, "gate": kind, "threshold": threshold, "chosen": chosen}
+            rows.append({**about, **found})
+            print(about, {k: round(v, 1) for k, v in found.items()}, flush=True)
+    finish(args, {"cases": len(test), "layer": args.layer, "rows": rows})
 
 
 if __name__ == "__main__":

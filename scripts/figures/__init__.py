@@ -1,0 +1,1 @@
+"""The measured figures of the documents: see ``__main__.py``."""
