@@ -11,6 +11,7 @@ import pytest
 from easyedit_mm_plugins.core.errors import ConfigError
 from easyedit_mm_plugins.core.files import read_json
 from scripts.figures import __main__ as figures
+from scripts.figures import rows
 from scripts.figures.registry import SOURCES, TABLES, Source
 from scripts.figures.tables import Column, Table, caption, fill, tables_in
 
@@ -90,6 +91,30 @@ def test_a_changed_figure_is_found(monkeypatch):
     assert figures.main(["check"]) == 1
 
 
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.commands])
+def test_the_commands_of_a_source_are_known(name, tmp_path):
+    """Experiments, configurations, scripts and their options; nothing is measured."""
+    pytest.importorskip("hydra")
+    from easyedit_mm_plugins.cli.compare.compose import compose_all
+    from easyedit_mm_plugins.papers import EXPERIMENTS
+
+    for _, *words in figures.commands(SOURCES[name], tmp_path, 2):
+        if words[0] != "-m":
+            script, options = figures.ROOT / words[0], words[1:]
+            sources = [script.read_text("utf-8"), (script.parent / "common.py").read_text("utf-8")]
+            known = set(re.findall(r'"(--[\w-]+)"', "".join(sources)))
+        else:
+            command, *options = words[2:]
+            if command == "compare":
+                assert compose_all(options)
+                continue
+            if command == "reproduce":
+                EXPERIMENTS.check(options[0])
+            known = {"--out", "--limit", "--backbone", "--title", "--cases"}
+        assert {word for word in options if word.startswith("--")} <= known
+    assert list(figures.results(SOURCES[name], tmp_path))
+
+
 # Tables ---------------------------------------------------------------------------------------
 
 
@@ -143,6 +168,57 @@ def test_a_caption_says_what_was_entered_by_hand():
     made = {"name": "x", "source": "run", "measured": about, "rows": ROWS}
     assert caption(made).startswith("*9 cases, protocol `generated`, seed 0; measured 2026-11-21")
     assert "by hand" in caption({**made, "source": "transcribed"})
+
+
+# Rows -----------------------------------------------------------------------------------------
+
+
+def measured(method, **metrics):
+    """A row of ``summary.json``."""
+    labels = {"backbone": "scenes-llava", "dataset": "scenes", "protocol": "generated", "n": 5}
+    intervals = {name: [value - 1, value + 1] for name, value in metrics.items()}
+    return {"method": method, **labels, "metrics": metrics, "intervals": intervals}
+
+
+def test_a_variants_name_says_its_layers_and_gate():
+    names = ("t1-v4", "t1-v4-gated", "v0", "t7-gated", "trained-to-the-end-no-gate")
+    found = {"rows": [measured(f"dualedit/{name}", reliability=90.0) for name in names]}
+    assert [(row["text"], row["visual"], row["gate"]) for row in rows.variants([found])] == [
+        (1, 4, "none"), (1, 4, "prompt-end"), (None, 0, "none"), (7, None, "prompt-end"),
+        (None, None, "none"),
+    ]  # fmt: skip
+
+
+def test_a_moved_classifier_is_one_line_with_both_figures():
+    kinds = {"mscke/own": 95.0, "mscke-mend/transferred": 94.0, "mscke-mend/retrained": 96.0}
+    gap = {"method": "mscke-mend", "backbone": "scenes-llava", "metric": "specificity_hard"}
+    found = {
+        "rows": [measured(name, specificity_hard=value) for name, value in kinds.items()],
+        "differences": [{**gap, "difference": -2.0, "interval": [-3.0, -1.0]}],
+    }
+    home, moved = rows.mscke_table3([found])
+    assert home["transferred"] == 95.0 and "retrained" not in home
+    assert (moved["transferred"], moved["retrained"], moved["difference"]) == (94.0, 96.0, -2.0)
+    assert moved["intervals"]["retrained"] == [95.0, 97.0]
+    assert "-2.0 (-3.0 to -1.0)" in TABLES["mscke-table3"].markdown([home, moved])
+
+
+def test_a_step_and_a_gate_are_rows_of_their_own():
+    steps = {"straightforward": 0.5, "first": 0.25, "again": 0.1}
+    gate = {"learned, batch 1, new picture": 1.04, "prompt-end, batch 1, new picture": 1.02}
+    found = rows.dualedit_speed([{"backbone": "scenes-llava", "steps": steps, "gate": gate}])
+    assert found[0]["again_times"] == 5.0 and found[0]["first"] == 250.0
+    assert [(row["gate"], row["batch 1, new picture"]) for row in found[1:]] == [
+        ("learned", 4.0), ("prompt-end", 2.0),
+    ]  # fmt: skip
+
+
+def test_costs_are_a_line_for_each_batch_and_situation():
+    parts = {"classifier": {"time_ms": 2.0, "share_of_base": 20.0}}
+    parts["base"] = {"time_ms": 10.0, "share_of_base": 100.0}
+    cost = {"backbone": "scenes-llava", "batch": 1, "situation": "benchmark", "rounds": 3}
+    (row,) = rows.mscke_table4([{"costs": [{**cost, "parts": parts}]}])
+    assert (row["classifier"], row["base"], row["share"]) == (2.0, 10.0, 20.0)
 
 
 # Measuring ------------------------------------------------------------------------------------

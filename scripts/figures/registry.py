@@ -248,7 +248,7 @@ TABLES: dict[str, Table] = {
     ),
     "mscke-table2-differences": Table(
         "mscke-table2", ("first", "second"), heads=("first", "minus"),
-        where=_has(what="difference", metric="specificity"),
+        where=lambda row: row.get("what") == "difference" and row["metric"] != "scope_accuracy",
         columns=[Column("difference", "difference in Specificity, case by case", interval=True)],
         names={"text-small": "text alone"},
     ),

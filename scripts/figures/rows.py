@@ -129,12 +129,14 @@ def mscke_table2(results: Results) -> list[Row]:
 def mscke_table3(results: Results) -> list[Row]:
     """A line a cell: both classifiers' Specificity, and the difference case by case."""
     (found,) = results
+    # What the differences are of: the hard pairs' Specificity where there is one.
+    metric = next((gap["metric"] for gap in found.get("differences", ())), "specificity")
     rows: dict[tuple[str, str], Row] = {}
     for row in evaluation(results):
         method, _, kind = row["method"].partition("/")
         line = rows.setdefault((method, row["backbone"]), {**row, "method": method, "moved": "to"})
         name = "retrained" if kind == "retrained" else "transferred"
-        line[name], bounds = row["specificity"], row.get("intervals", {}).get("specificity")
+        line[name], bounds = row[metric], row.get("intervals", {}).get(metric)
         line.setdefault("intervals", {})[name] = bounds
         line["moved"] = "at home" if kind == "own" else "moved"
     for gap in _differences(found, ("method", "backbone")):
