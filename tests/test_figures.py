@@ -154,6 +154,8 @@ def test_lines_can_be_columns_and_repeated_labels_are_printed_once():
     assert flipped.markdown(ROWS[:2]).splitlines()[2] == "| Specificity | 50.0 | 97.0 |"
     lines = Table("s", ("backbone", "method"), [Column("specificity")]).markdown(ROWS)
     assert lines.splitlines()[3] == "|  | MSCKE | 97.0 |"
+    apart = Table("s", ("method", "backbone"), [Column("specificity")]).markdown(ROWS)
+    assert apart.splitlines()[4] == "|  | `scenes-new` | 96.9 |"
 
 
 def test_two_rows_for_one_cell_and_no_row_at_all_are_refused():

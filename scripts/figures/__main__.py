@@ -19,6 +19,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ FIGURES = ROOT / "docs/figures"
 RUNS = ROOT / "runs/figures"
 FORMAT = 1
 MINUTE = 60.0
+RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
 def documents() -> list[Path]:
@@ -206,16 +208,13 @@ def run(name: str, command: Sequence[str], log: Path) -> None:
         file.write(f"\n$ {shlex.join(command)}\n".encode())
         file.flush()
         job = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            while job.poll() is None:
-                time.sleep(0.2)
-                if time.monotonic() - told >= MINUTE:
-                    told = time.monotonic()
-                    say(f"{name}: {(told - began) / 60:.0f} min; {last_line(log)}")
-        finally:
-            if job.poll() is None:
-                job.terminate()
-                job.wait()
+        RUNNING.add(job)
+        while job.poll() is None:
+            time.sleep(0.2)
+            if time.monotonic() - told >= MINUTE:
+                told = time.monotonic()
+                say(f"{name}: {(told - began) / 60:.0f} min; {last_line(log)}")
+        RUNNING.discard(job)
     if job.returncode:
         tail = "\n    ".join(log.read_text(errors="replace").splitlines()[-12:])
         raise ConfigError(f"{shlex.join(command)} ended with {job.returncode}:\n    {tail}")
@@ -288,10 +287,15 @@ def make_all(names: Sequence[str], given: argparse.Namespace) -> int:
         return None
 
     # What measures time has the machine to itself.
-    with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(one, (name for name in names if not SOURCES[name].timed)))
-    for name in (name for name in names if SOURCES[name].timed):
-        one(name)
+    for timed, jobs in ((False, given.jobs), (True, 1)):
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                list(pool.map(one, (name for name in names if SOURCES[name].timed == timed)))
+            except BaseException:  # stopped: what runs ends, what waits does not begin
+                pool.shutdown(wait=False, cancel_futures=True)
+                for job in RUNNING:
+                    job.terminate()
+                raise
     if not trial:
         write()
     if failed:
@@ -343,4 +347,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -111,6 +111,8 @@ class Table:
             if placed.setdefault(place, row) is not row:
                 raise ConfigError(f"two rows of {self.source} are {place}")
         lines = list(dict.fromkeys(place[:-1] for place in placed))
+        firsts = list(dict.fromkeys(line[0] for line in lines))
+        lines.sort(key=lambda line: firsts.index(line[0]))  # lines of one label stand together
         groups = list(dict.fromkeys(place[-1] for place in placed))
         pairs = [(column, group) for column in columns for group in groups]
         pairs = [
