@@ -14,6 +14,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,25 +25,26 @@ from torch.nn import functional as F
 from ..backbones import load_backbone
 from ..core.errors import TrainingError
 from ..core.files import atomic_path, read_json, write_json
-from ..scenes.tokenizer import BOS, build_tokenizer
-from ..scenes.world import ATTRIBUTES, PLACES, VALUES, draw, sample_scene
+from ..scenes.second.tokenizer import BOS, EOS, PAD, build_tokenizer
+from ..scenes.second.world import ATTRIBUTES, PLACES, VALUES, draw, sample_drawing, sample_scene
 from . import backbone_exam as exams
 from .job import Job
-from .packing import draw_blocks, pack
+from .packing import draw_blocks, pack, prefix
 from .small_models import (
-    GRID,
-    PATCH,
     QUERIES,
     WIDTH,
+    Pictures,
     build_image_processor,
     build_model,
     frame,
     see,
     split_modules,
+    take_in,
 )
 
 _WIDTHS = [len(VALUES[a]) for a in ATTRIBUTES]
-_REFERENT_LAYER = 5  # where the auxiliary loss reads the entity that a question is about
+_REFERENT_LAYER = 5  # where the ladder reads the thing that a question is about
+_FAR = 0.4  # share of the pictures that are drawn with wide jitter and other grounds
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,17 @@ class Recipe:
 
     seed: int = 0
     tower_steps: int = 600
-    steps: int = 2600
+    steps: int = 3000
     minutes: float | None = None  # an upper limit; the schedule shrinks to fit it
     tower_images: int = 48
     images: int = 16
-    questions: int = 8
+    room: int = 190  # text tokens of a row, about
     tower_lr: float = 2e-3
     lr: float = 1.5e-3
     vision_share: float = 0.2  # of the learning rate, in the second stage
     weight_decay: float = 0.02
-    referent_weight: float = 0.3
+    referent_weight: float = 0.3  # of the ladder; see ladder
+    ladder: float = 0.5  # share of the second stage after which the ladder is gone
     tower_weight: float = 0.1
     vision_from: str | None = None  # a trained backbone whose ViT and Q-Former are the start
 
@@ -89,31 +92,19 @@ def _presence_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return loss + _attribute_loss(logits[..., :-1][present], targets[present])
 
 
-def vision_loss(seen: dict, heads: Heads, patches: torch.Tensor, cells: torch.Tensor):
-    """Loss on the attributes at each patch [B, 64, 4] and, for a Q-Former, cell [B, 4, 4]."""
-    loss = _presence_loss(heads.patch(seen["patches"]), patches)
+def vision_loss(seen: dict, heads: Heads, pictures: Pictures) -> torch.Tensor:
+    """Loss on the attributes at each patch, and for a Q-Former in each cell of the grid."""
+    loss = _presence_loss(heads.patch(seen["patches"]), pictures.patches)
     if "queries" in seen:
-        per_query = cells.repeat_interleave(QUERIES // len(PLACES), dim=1)
+        per_query = pictures.cells.repeat_interleave(QUERIES // len(PLACES), dim=1)
         loss = loss + _presence_loss(heads.query(seen["queries"]), per_query)
     return loss
 
 
-def draw_images(rng: random.Random, n: int):
-    """``n`` training scenes: the graphs, pixels [n, 3, 64, 64], patch and cell targets."""
+def draw_pictures(name: str, rng: random.Random, n: int) -> Pictures:
+    """``n`` training scenes, drawn in all sizes, as the model ``name`` reads them."""
     scenes = [sample_scene(rng, "train") for _ in range(n)]
-    pixels = np.empty((n, 64, 64, 3), np.uint8)
-    patches = np.full((n, GRID * GRID, len(ATTRIBUTES)), -1)
-    cells = np.full((n, len(PLACES), len(ATTRIBUTES)), -1)
-    for i, scene in enumerate(scenes):
-        pixels[i], owner = draw(scene, rng.getrandbits(32))
-        grid = owner.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3)
-        by_patch = grid.reshape(GRID * GRID, PATCH * PATCH)
-        for k, entity in enumerate(scene.entities):
-            values = [VALUES[a].index(entity.value(a)) for a in ATTRIBUTES]
-            patches[i, (by_patch == k).sum(1) >= 6] = values
-            cells[i, PLACES.index(entity.place)] = values
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return scenes, images, torch.from_numpy(patches), torch.from_numpy(cells)
+    return take_in(name, scenes, [draw(s, sample_drawing(rng, far=_FAR)) for s in scenes])
 
 
 def adopt_vision(model: nn.Module, donor: nn.Module) -> None:
@@ -142,6 +133,8 @@ class Run:
         self.tokenizer = build_tokenizer(name)
         self.decoder, self.lm_head = split_modules(self.model)
         self.embed = self.model.get_input_embeddings()
+        self.frame = frame(name, self.tokenizer)
+        self.plain = 0.7 if name == "scenes-qwen" else 0.12  # a chat needs no template
         self.position = {"stage": 0, "step": 0, "seconds": 0.0, "stage_start": 0.0}
         if recipe.vision_from is not None:
             adopt_vision(self.model, load_backbone(recipe.vision_from).model)
@@ -229,29 +222,26 @@ class Run:
         """One batch's loss in the current stage."""
         recipe = self.recipe
         if self.position["stage"] == 0:
-            _, images, patches, cells = draw_images(rng, recipe.tower_images)
-            return vision_loss(see(self.model, images), self.heads, patches, cells)
-        scenes, images, patches, cells = draw_images(rng, recipe.images)
-        seen = see(self.model, images)
-        features = seen["features"]
-        before, after = (
-            self.embed(torch.tensor([ids] * len(scenes), dtype=torch.long))
-            for ids in frame(self.model)
-        )
-        prefix = torch.cat([before, features, after], dim=1)
+            pictures = draw_pictures(self.name, rng, recipe.tower_images)
+            return vision_loss(see(self.model, pictures), self.heads, pictures)
+        pictures = draw_pictures(self.name, rng, recipe.images)
+        seen = see(self.model, pictures)
+        front = prefix(seen["features"], self.frame, self.embed, pictures.grids)
         packed = pack(
-            [draw_blocks(s, rng, recipe.questions) for s in scenes],
+            [draw_blocks(s, rng, recipe.room, self.plain) for s in pictures.scenes],
             self.tokenizer,
-            prefix.shape[1],
+            self.frame,
+            front,
         )
+        width = front.embeds.shape[1]
         output = self.decoder(
-            inputs_embeds=torch.cat([prefix, self.embed(packed.ids)], dim=1),
+            inputs_embeds=torch.cat([front.embeds, self.embed(packed.ids)], dim=1),
             attention_mask=packed.mask,
             position_ids=packed.positions,
             use_cache=False,
             output_hidden_states=True,
         )
-        hidden = output.last_hidden_state[:, prefix.shape[1] :]
+        hidden = output.last_hidden_state[:, width:]
         wanted = packed.targets >= 0
         nll = F.cross_entropy(
             self.lm_head(hidden[wanted]), packed.targets[wanted], reduction="none"
@@ -259,10 +249,19 @@ class Run:
         weights = packed.weights[wanted]
         loss = (nll * weights).sum() / weights.sum()
         self.log.append(loss.item())
-        middle = output.hidden_states[_REFERENT_LAYER][:, prefix.shape[1] :]
-        referent = self.heads.referent(middle[packed.ends[:, 0], packed.ends[:, 1]])
-        loss = loss + recipe.referent_weight * _attribute_loss(referent, packed.entities)
-        return loss + recipe.tower_weight * vision_loss(seen, self.heads, patches, cells)
+        if ladder := self.ladder():
+            middle = output.hidden_states[_REFERENT_LAYER][:, width:]
+            referent = self.heads.referent(middle[packed.ends[:, 0], packed.ends[:, 1]])
+            loss = loss + ladder * _attribute_loss(referent, packed.entities)
+        return loss + recipe.tower_weight * vision_loss(seen, self.heads, pictures)
+
+    def ladder(self) -> float:
+        """The weight of the auxiliary loss that reads the thing asked about from the prompt's end.
+
+        Full at first; it falls over a fifth of the second stage and is 0 from ``ladder`` of it on.
+        """
+        left = (self.recipe.ladder - self.progress()) / 0.2
+        return self.recipe.referent_weight * min(1.0, max(0.0, left))
 
     def progress(self) -> float:
         """The share of the stage that is done, by steps or by time, whichever is larger."""
@@ -326,9 +325,8 @@ class Run:
     def examine(self, per_type: int, seed: int = 1) -> dict:
         """A short exam of the current model."""
         self.model.eval()
-        generate = exams.stock_generate(
-            self.model, self.tokenizer, build_image_processor(self.name)
-        )
+        processor = build_image_processor(self.name)
+        generate = exams.stock_generate(self.name, self.model, self.tokenizer, processor)
         with torch.no_grad():
             result = exams.grade(exams.make_exam(per_type, seed), generate)
         self.model.train()
@@ -337,8 +335,14 @@ class Run:
     def report(self, result: dict) -> None:
         """Print an exam, one line."""
         types = "  ".join(f"{t} {r['exact_match']:.0f}" for t, r in result["types"].items())
-        mean, facts = result["exact_match_mean"], result["facts"]
-        print(f"{self.name} exact match {mean:.2f}, facts {facts:.1f}: {types}", flush=True)
+        means = ", ".join(f"{name} {result[name]:.2f}" for name in exams.MEANS)
+        print(f"{self.name} exact match: {means}: {types}", flush=True)
+
+
+def save_processor(name: str, tokenizer: Any, folder: Path) -> None:
+    """The tokenizer and image processor, for Qwen in the form that ``AutoProcessor`` reads."""
+    tokenizer.save_pretrained(folder)
+    build_image_processor(name).save_pretrained(folder)
 
 
 def export(run: Run, threads: int, per_type: int = 200) -> dict:
@@ -348,15 +352,15 @@ def export(run: Run, threads: int, per_type: int = 200) -> dict:
     run.model.eval()
     for parameter in run.model.parameters():  # the shipped numbers are the examined ones
         parameter.data = parameter.data.half()
-    run.model.generation_config.update(bos_token_id=BOS, eos_token_id=2, pad_token_id=0)
+    ids = {"eos_token_id": EOS, "pad_token_id": PAD}
+    run.model.generation_config.update(bos_token_id=BOS, **ids)
     run.model.save_pretrained(run.out)
-    run.tokenizer.save_pretrained(run.out)
-    build_image_processor(run.name).save_pretrained(run.out)
+    save_processor(run.name, run.tokenizer, run.out)
 
     model = type(run.model).from_pretrained(run.out, torch_dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.out)
     processor = transformers.AutoImageProcessor.from_pretrained(run.out, use_fast=False)
-    generate = exams.stock_generate(model, tokenizer, processor)
+    generate = exams.stock_generate(run.name, model, tokenizer, processor)
     with torch.no_grad():
         result = exams.grade(exams.make_exam(per_type), generate)
     result |= {

@@ -1,0 +1,245 @@
+"""Scenes on disk: PNG pictures and JSON records in the released FGVEdit schema.
+
+Beyond it a record says which ``pair`` it belongs to, and it has ``image_far`` (the same things
+drawn again with another ground, tone and place) and ``m_loc_near``, ``m_loc_near_q``,
+``m_loc_near_a`` (a picture in which one thing differs in one attribute).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import DataError
+from ...core.files import disk_error, read_json, write_json
+from . import language
+from .pairs import Case, draw_cases
+from .world import VALUES, Drawing, Scene, distinct, make_scene, render, sample_drawing
+
+WORLD_VERSION = 3  # raise it when the same seed would give other records or images
+N_TRAIN, N_TEST = 6000, 1000
+DEFAULT_ROOT = Path("data/scenes")
+_NOVEL = 8  # one test edit in eight is of novel pairs of shape and colour
+Pictures = dict[str, tuple[Scene, Drawing]]
+
+
+@dataclass(frozen=True)
+class ScenesFiles:
+    """Where a finished set lies; image paths in the records are relative to ``images``."""
+
+    root: Path
+    train: Path
+    test: Path
+    images: Path
+
+
+def draw_records(split: str, seed: int = 0) -> Iterator[tuple[Case, random.Random, str]]:
+    """Cases of a split without end, what draws the rest of each, and the name of its pair.
+
+    No two edits have the same picture; the two cases of a pair follow each other.
+    """
+    seen: set[str] = set()
+    group = 0
+    while True:
+        rng = random.Random(f"scenes {seed} {split} {group}")
+        novel = split == "test" and group % _NOVEL == _NOVEL - 1
+        cases = list(draw_cases(rng, split, novel=novel))
+        group += 1
+        keys = {case.edit.scene.key for case in cases}
+        if len(keys) < len(cases) or keys & seen:
+            continue
+        seen |= keys
+        for case in cases:
+            yield case, rng, f"{split}-{group - 1:05d}-{'ab'[case.pair]}"
+
+
+def make_records(split: str, n: int, seed: int = 0) -> tuple[list[dict], Pictures]:
+    """``n`` records of a split, and what to draw: image path -> (scene, drawing).
+
+    Raises:
+        ValueError: an unknown split, or fewer than two records (``m_loc`` needs another picture).
+    """
+    if split not in ("train", "test") or n < 2:
+        raise ValueError(f"need split train or test and n >= 2, got {split!r} and {n}")
+    records, scenes, pictures = [], [], {}
+    for index, (case, rng, pair) in enumerate(draw_records(split, seed)):
+        if index == n:
+            break
+        record, drawn = _record(index, case, rng, pair, split)
+        records.append(record)
+        scenes.append(case.edit.scene)
+        pictures |= drawn
+    for index, record in enumerate(records):
+        rng = random.Random(f"m_loc {seed} {split} {index}")
+        # The record after it may be its pair's other picture, where the edit's words fit too.
+        other = (index + 4 + rng.randrange(max(1, n - 8))) % n if n > 8 else (index + 1) % n
+        question = language.sample_question(scenes[other], rng)
+        record["m_loc"] = records[other]["image"]
+        record["m_loc_q"] = language.phrase(question, rng, "train" if split == "train" else "all")
+        record["m_loc_a"] = language.answer(scenes[other], question)
+    return records, pictures
+
+
+def _record(
+    index: int, case: Case, rng: random.Random, pair: str, split: str
+) -> tuple[dict[str, Any], Pictures]:
+    """One record without its ``m_loc`` fields, and its pictures."""
+    edit, name = case.edit, f"{split}/{index:05d}"
+    wordings = "train" if split == "train" else "all"
+    facts = language.EDITOR_FACTS if split == "train" else language.UNSEEN_FACTS
+    fact = rng.choice(facts)
+    near, question = _near(case, rng)
+    sides = {side: [h for h in case.hard if h[2] is side] for side in (True, False)}
+    mains = {side: items[0] for side, items in sides.items()}
+    extra = {
+        key: [
+            {"q": q.text, "a": answer, "hard": q.sort != "existence", "kind": q.sort}
+            for q, answer, _ in sides[side][1:]
+        ]
+        + [
+            {"q": q.text, "a": answer, "hard": False, "kind": q.sort}
+            for q, answer, inside in case.easy
+            if inside is side
+        ]
+        for key, side in (("in", True), ("out", False))
+    }
+    record: dict[str, Any] = {
+        "case_id": f"{split}-{index:05d}",
+        "pair": pair,
+        "src": case.text,
+        "pred": edit.before,
+        "alt": edit.value,
+        "rephrase": case.rephrase,
+        "image": f"{name}.png",
+        "image_rephrase": f"{name}_again.png",
+        "image_far": f"{name}_far.png",
+        "fg_gen_q": mains[True][0].text,
+        "fg_gen_a": mains[True][1],
+        "fg_loc_q": mains[False][0].text,
+        "fg_loc_a": mains[False][1],
+        "fg_extra": extra,
+        "loc": language.FACT_PREFIX + rng.choice(fact.questions),
+        "loc_ans": fact.answer,
+        "m_loc_near": f"{name}_near.png",
+        "m_loc_near_q": case.text if question is None else language.phrase(question, rng, wordings),
+        "m_loc_near_a": language.answer(near, question or edit.question),
+    }
+    if case.novel:
+        record["novel"] = True
+    drawing = sample_drawing(rng)
+    return record, {
+        record["image"]: (edit.scene, drawing),
+        record["image_rephrase"]: (edit.scene, replace(drawing, seed=drawing.seed + 1)),
+        record["image_far"]: (edit.scene, sample_drawing(rng, far=1.0)),
+        record["m_loc_near"]: (near, replace(drawing, seed=drawing.seed + 2)),
+    }
+
+
+def _near(case: Case, rng: random.Random) -> tuple[Scene, language.SceneQuestion | None]:
+    """A scene in which one thing differs in one attribute, and what is asked about it.
+
+    None: the edit's own question, whose right answer is another one there.
+    """
+    edit = case.edit
+    while True:
+        own = rng.random() < 0.5
+        thing = edit.entity if own else rng.choice(edit.scene.entities)
+        attribute = edit.attribute if own else rng.choice(("shape", "color", "size"))
+        values = [v for v in VALUES[attribute] if v != thing.value(attribute)]
+        changed = replace(thing, **{attribute: rng.choice(values)})
+        others = [e for e in edit.scene.entities if e != thing]
+        scene = make_scene([changed, *others])
+        if not distinct(scene.entities) or (changed.novel and not thing.novel):
+            continue
+        if not own:
+            return scene, language.sample_question(scene, rng)
+        if language.answer(scene, edit.question) == changed.value(attribute):
+            return scene, None
+
+
+def write_scenes(
+    out_dir: str | Path, n_train: int = N_TRAIN, n_test: int = N_TEST, seed: int = 0
+) -> ScenesFiles:
+    """Write ``train.json``, ``test.json`` and ``images/``; a finished set is found and kept.
+
+    An interrupted call is completed by the next one.
+
+    Raises:
+        DataError: the folder holds scenes of other settings.
+        EasyEditMMError: no room on the disk, or no permission.
+    """
+    root = Path(out_dir)
+    files = ScenesFiles(root, root / "train.json", root / "test.json", root / "images")
+    settings = {"world": WORLD_VERSION, "n_train": n_train, "n_test": n_test, "seed": seed}
+    manifest = root / "manifest.json"
+    if manifest.exists():
+        known = read_json(manifest)
+        if known.get("settings") != settings:
+            raise DataError(
+                f"holds scenes of other settings: {known.get('settings')}, asked: {settings}",
+                file=root,
+                remedy="choose another folder, or delete this one",
+            )
+        if known.get("complete") and _intact(files, known):
+            return files
+    write_json(manifest, {"settings": settings, "complete": False})
+    count = 0
+    for split, n in (("train", n_train), ("test", n_test)):
+        records, pictures = make_records(split, n, seed)
+        _draw_all(files.images, pictures)
+        write_json(root / f"{split}.json", records)
+        count += len(pictures)
+    done = {
+        "settings": settings,
+        "complete": True,
+        "sha256": {p.name: _sha256(p) for p in (files.train, files.test)},
+        "images": count,
+    }
+    write_json(manifest, done)
+    return files
+
+
+def _draw_all(folder: Path, pictures: Pictures) -> None:
+    """Draw what is not there yet; a picture appears whole or not at all."""
+    for parent in {(folder / name).parent for name in pictures}:
+        parent.mkdir(parents=True, exist_ok=True)
+    for name, (scene, drawing) in pictures.items():
+        path = folder / name
+        if path.exists():
+            continue
+        # Not files.atomic_path: for thousands of tiny files its temporary names cost too much.
+        temporary = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            render(scene, drawing).save(temporary, format="PNG", compress_level=1)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise disk_error(error, path) from error
+
+
+def _intact(files: ScenesFiles, known: dict) -> bool:
+    try:
+        same = all(_sha256(files.root / n) == h for n, h in known["sha256"].items())
+    except OSError:
+        return False
+    count = sum(1 for split in ("train", "test") for _ in (files.images / split).glob("*.png"))
+    return same and count == known["images"]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ensure_scenes(
+    root: str | Path | None = None, n_train: int = N_TRAIN, n_test: int = N_TEST, seed: int = 0
+) -> ScenesFiles:
+    """The scenes under ``root`` (default ``data/scenes`` below the current folder), made if absent.
+
+    Raises:
+        DataError: the folder holds scenes of other settings.
+    """
+    return write_scenes(DEFAULT_ROOT if root is None else root, n_train, n_test, seed)
