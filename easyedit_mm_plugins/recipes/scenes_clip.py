@@ -29,12 +29,13 @@ from ..core.files import write_json
 from ..core.registry import did_you_mean
 from ..methods.checkpoint import save_tensors
 from ..methods.mscke.encoder import ClipEncoder, FileIds
-from ..scenes import language, world
-from ..scenes.tokenizer import EOS, build_tokenizer
+from ..scenes.second import language, world
+from ..scenes.second.tokenizer import EOS, build_tokenizer
+from .small_models import square
 
 LOG = logging.getLogger(__name__)
 PATCH = 8
-GRID = world.IMAGE_SIZE // PATCH
+GRID = world.SIDE // PATCH
 KINDS = ("open", "verify", "exist", "count")
 VISION = {
     "scenes-clip": {"layers": 4, "width": 96, "head_width": 24},
@@ -54,7 +55,7 @@ def new_encoder(name: str = "scenes-clip") -> ClipEncoder:
     config: dict[str, Any] = {
         "embed_dim": 128,
         "vision_cfg": {
-            "image_size": world.IMAGE_SIZE,
+            "image_size": world.SIDE,
             "patch_size": PATCH,
             **VISION[name],
         },
@@ -96,7 +97,7 @@ def draw_pictures(n: int, seed: int) -> list[Picture]:
     pictures = []
     for _ in range(n):
         scene = world.sample_scene(rng, "train")
-        array, owner = world.draw(scene, rng.getrandbits(31))
+        array, owner = square(*world.draw(scene, world.sample_drawing(rng, far=0.3)))
         pixels = torch.from_numpy(array).permute(2, 0, 1).float() / 127.5 - 1
         pictures.append(Picture(scene, pixels, torch.from_numpy(_patch_owner(owner))))
     return pictures

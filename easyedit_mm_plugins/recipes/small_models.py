@@ -234,7 +234,7 @@ def take_in(
         )
         cells[i, [PLACES.index(e.place) for e in scene.entities]] = values
         if not ragged:
-            picture, owner = _square(picture, owner)
+            picture, owner = square(picture, owner)
         height, width = (side // PATCH for side in owner.shape)
         joined = MERGE if ragged else 1
         tiles = _tiles(owner[..., None], height, width, joined)
@@ -258,7 +258,7 @@ def take_in(
     )
 
 
-def _square(picture: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def square(picture: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A picture of another size as the image processors bring it to 64 x 64."""
     from PIL import Image
 
@@ -266,7 +266,7 @@ def _square(picture: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndar
         return picture, owner
     resized = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     rows, columns = (np.arange(SIDE) * side // SIDE for side in owner.shape)
-    return np.asarray(resized), owner[np.ix_(rows, columns)]
+    return np.array(resized), owner[np.ix_(rows, columns)]
 
 
 def _tiles(array: np.ndarray, height: int, width: int, joined: int) -> np.ndarray:
