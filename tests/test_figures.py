@@ -10,6 +10,7 @@ import pytest
 
 from easyedit_mm_plugins.core.errors import ConfigError
 from easyedit_mm_plugins.core.files import read_json
+from easyedit_mm_plugins.report.layout import heading
 from scripts.figures import __main__ as figures
 from scripts.figures import rows
 from scripts.figures.registry import SOURCES, TABLES, Source
@@ -19,7 +20,7 @@ ROWS = [
     {"method": "unedited", "backbone": "scenes-llava", "specificity": 50.0, "n": 9},
     {"method": "mscke", "backbone": "scenes-llava", "specificity": 97.04, "n": 9}
     | {"intervals": {"specificity": [95.86, 98.0]}},
-    {"method": "blind-text", "backbone": "scenes-llava", "specificity": 99.2, "n": 9},
+    {"method": "another", "backbone": "scenes-llava", "specificity": 99.2, "n": 9},
     {"method": "mscke", "backbone": "scenes-new", "specificity": 96.9, "n": 9},
 ]
 
@@ -57,23 +58,18 @@ def test_no_table_of_figures_is_written_by_hand():
             assert found < 2, f"{path.name}: {line}"
 
 
-# Of trainings that are over and a paper's: no table shows them, so none can contradict them.
-TOLD = {
-    "dualedit.md": {"97.8", "98.3"},
-    "lora.md": {"69.7", "79.4", "80.2"},
-    "mend.md": {"86.9", "89.9", "94.9", "95.0"},
-    "reproduce-mscke.md": {"73.8", "86.9", "96.1"},
-    "scenes.md": {"94.8"},
-}
+# Of trainings that are over: the same by chance.
+TOLD = {"reproduce-mscke.md": {"96.1"}, "mend.md": {"95.0"}}
 
 
 def test_prose_repeats_no_figure_of_a_table():
     """A figure stands in a table alone, where it is written by a command."""
+    figure = re.compile(r"(?<![\d.])\d\d\.\d(?![\d.])")
     for path in figures.documents():
-        text = fill(path.read_text("utf-8"), lambda name: "")
-        text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
-        said = set(re.findall(r"(?<![\d.])\d\d\.\d(?![\d.])", text))
-        assert said <= TOLD.get(path.name, set()), path.name
+        text = path.read_text("utf-8")
+        shown = {found for name in tables_in(text) for found in figure.findall(figures.block(name))}
+        prose = re.sub(r"```.*?```|`[^`]*`", "", fill(text, lambda name: ""), flags=re.S)
+        assert shown & set(figure.findall(prose)) <= TOLD.get(path.name, set()), path.name
 
 
 def test_a_changed_figure_is_found(monkeypatch):
@@ -125,10 +121,10 @@ def test_methods_backbones_and_metrics_come_from_the_rows():
         "| --- | ---: | ---: |",
         "| Unedited | 50.0 |  |",
         "| MSCKE | 97.0 | 96.9 |",
-        "| blind-text | **99.2** |  |",
+        "| another | **99.2** |  |",
     ]
     rows = [{**row, "scope_hard": 53.0} for row in ROWS]
-    assert "Scope hard" in Table("s", ("backbone", "method")).markdown(rows)
+    assert f" {heading('scope_hard')} |" in Table("s", ("backbone", "method")).markdown(rows)
 
 
 def test_a_cell_has_its_interval_and_what_stands_beside_it():

@@ -85,6 +85,7 @@ def dualedit_editors(results: Results) -> list[Row]:
     """``benchmarks/dualedit_table.py``, one file a backbone."""
     return [
         {"backbone": found["backbone"], "gate": row["label"], "n": row["cases"]}
+        | {"protocol": "generated"}
         | figures(row["metrics"])
         for found in results
         for row in found["rows"]
@@ -186,6 +187,7 @@ def ft_strength(results: Results) -> list[Row]:
     rows = []
     for row in (row for found in results for row in found["rows"]):
         labels = {"backbone": row["backbone"], "method": row["method"], "n": row["cases"]}
+        labels["protocol"] = "generated"
         labels["factor"] = "" if row["factor"] is None else f"{row['factor']:g}"
         labels |= {key: "{} of {}".format(*row[key]) for key in ("same", "other")}
         names = ("reliability", "locality", "specificity", "specificity_in", "specificity_out")
@@ -210,7 +212,8 @@ def lora(results: Results) -> list[Row]:
     """``benchmarks/lora.py``."""
     (found,) = results
     return [
-        {"backbone": backbone, "method": method, "n": found["cases"]} | figures(values)
+        {"backbone": backbone, "method": method, "n": found["cases"], "protocol": "generated"}
+        | figures(values)
         for backbone, methods in found["backbones"].items()
         for method, values in methods.items()
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from easyedit_mm_plugins.core.errors import ConfigError
+from easyedit_mm_plugins.methods.entries import METHODS
 from easyedit_mm_plugins.report.layout import HEADINGS, heading
 from easyedit_mm_plugins.report.markdown import code, escape
 from easyedit_mm_plugins.report.sources import UNEDITED, method_title
@@ -26,7 +27,7 @@ class Column:
         title: its heading; by default the report's.
         interval: show the 95 % interval that the row holds.
         beside: metrics, ``|`` between alternatives, that follow in brackets.
-        best: print the best value in bold; the unedited model is no competitor.
+        best: print the best value in bold; the unedited model and attackers do not compete.
         unit: stands behind every value.
     """
 
@@ -242,12 +243,20 @@ def _number(value: Any, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # no "-0.0"
 
 
+def _competes(method: Any) -> bool:
+    """Whether a row can be the best: not the unedited model, which changes nothing, nor an
+    attacker, which shows how far an exam can be passed."""
+    known = method is not None and method in METHODS
+    kind = getattr(METHODS.get(method), "kind", "method") if known else "method"
+    return method != UNEDITED and kind == "method"
+
+
 def _is_best(column: Column, group: Any, line: tuple, placed: Mapping[tuple, Row]) -> bool:
     """Whether no other line of this column, under the same first label, shows a higher value."""
     shown = {}
     for place, row in placed.items():
         same = len(line) == 1 or place[0] == line[0]
-        rival = row.get("method") != UNEDITED and row.get(column.metric) is not None
+        rival = _competes(row.get("method")) and row.get(column.metric) is not None
         if same and rival and place[-1] == group:
             shown[place] = round(row[column.metric], column.decimals)
     own = shown.get((*line, group))
