@@ -343,6 +343,18 @@ def save_processor(name: str, tokenizer: Any, folder: Path) -> None:
     """The tokenizer and image processor, for Qwen in the form that ``AutoProcessor`` reads."""
     tokenizer.save_pretrained(folder)
     build_image_processor(name).save_pretrained(folder)
+    if name != "scenes-qwen":
+        return
+    described = read_json(folder / "preprocessor_config.json")
+    write_json(
+        folder / "preprocessor_config.json", {**described, "processor_class": "Qwen2VLProcessor"}
+    )
+    # Before transformers 4.52 a processor reads its template from this file alone.
+    write_json(folder / "chat_template.json", {"chat_template": tokenizer.chat_template})
+    # Every version reads the language model's fields beside the vision side's; before 4.52 no other
+    # form is known.
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config.pop("text_config", {}), **config})
 
 
 def export(run: Run, threads: int, per_type: int = 200) -> dict:
@@ -354,7 +366,7 @@ def export(run: Run, threads: int, per_type: int = 200) -> dict:
         parameter.data = parameter.data.half()
     ids = {"eos_token_id": EOS, "pad_token_id": PAD}
     run.model.generation_config.update(bos_token_id=BOS, **ids)
-    run.model.save_pretrained(run.out)
+    run.model.save_pretrained(run.out)  # the processor's part completes Qwen's config.json
     save_processor(run.name, run.tokenizer, run.out)
 
     model = type(run.model).from_pretrained(run.out, torch_dtype=torch.float32).eval()

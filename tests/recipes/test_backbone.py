@@ -190,3 +190,27 @@ def test_export_is_a_half_precision_model_folder_with_its_exam(name, tmp_path):
     assert backbone.dtype == torch.float32 and len(backbone.layers) == 8
     for key, value in run.model.state_dict().items():
         assert torch.equal(value.float(), backbone.model.state_dict()[key])
+
+
+def test_qwen_is_exported_in_the_form_that_auto_classes_read(tmp_path):
+    """The language model's fields stand flat, as every version of transformers takes them."""
+    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+
+    run = Run("scenes-qwen", tmp_path, TINY)
+    export(run, threads=1, per_type=1)
+    config = read_json(tmp_path / "config.json")
+    assert "text_config" not in config and config["model_type"] == "qwen2_vl"
+    assert config["hidden_size"] == 128 and config["vision_config"]["patch_size"] == 8
+    model = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path).float().eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    content = [{"type": "image"}, {"type": "text", "text": "what color is the circle?"}]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs = processor(images=[Image.new("RGB", (96, 64))], text=[chat], return_tensors="pt")
+    assert int((inputs["input_ids"] == 4).sum()) == 6 * 4
+    assert inputs["input_ids"][0].tolist() == prompt_ids(
+        "scenes-qwen", build_tokenizer("scenes-qwen"), "what color is the circle?", 24
+    )
+    with torch.no_grad():
+        assert torch.isfinite(model(**inputs).logits).all()
