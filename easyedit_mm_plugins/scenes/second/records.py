@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def draw_records(split: str, seed: int = 0) -> Iterator[tuple[Case, random.Rando
             yield case, rng, f"{split}-{group - 1:05d}-{'ab'[case.pair]}"
 
 
+def scenes_of(split: str, n: int, seed: int = 0) -> list[Scene]:
+    """The scenes of the first ``n`` records of a split."""
+    return [case.edit.scene for case, _, _ in islice(draw_records(split, seed), n)]
+
+
 def make_records(split: str, n: int, seed: int = 0) -> tuple[list[dict], Pictures]:
     """``n`` records of a split, and what to draw: image path -> (scene, drawing).
 
@@ -67,9 +73,7 @@ def make_records(split: str, n: int, seed: int = 0) -> tuple[list[dict], Picture
     if split not in ("train", "test") or n < 2:
         raise ValueError(f"need split train or test and n >= 2, got {split!r} and {n}")
     records, scenes, pictures = [], [], {}
-    for index, (case, rng, pair) in enumerate(draw_records(split, seed)):
-        if index == n:
-            break
+    for index, (case, rng, pair) in enumerate(islice(draw_records(split, seed), n)):
         record, drawn = _record(index, case, rng, pair, split)
         records.append(record)
         scenes.append(case.edit.scene)
