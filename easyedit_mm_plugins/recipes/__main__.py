@@ -23,7 +23,10 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of single recipes, by their field in J
     "gate_only": {"action": "store_true", "help": "fit the gate of the editors in --out again"},
     "minutes": {"type": float, "help": "upper limit of training time"},
     "tower_steps": {"type": int, "help": "of the vision side alone"},
-    "vision_from": {"help": "begin with the ViT and Q-Former of this backbone"},
+    "vision_from": {"help": "begin with the ViT and Q-Former of this backbone (or folder)"},
+    "leg": {"type": Path, "help": "begin with this checkpoint of an earlier leg, past the ladder"},
+    "lr": {"type": float, "help": "highest learning rate of the second stage"},
+    "vision_share": {"type": float, "help": "of that rate, for the vision side"},
 }
 
 
@@ -39,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
         command.add_argument("--out", type=Path, default=Path("runs/recipes"))
         command.add_argument("--data", default="scenes", help="records, as of easyedit-mm train")
+        command.add_argument(
+            "--backbones-from", type=Path, help="folder of the backbones, instead of the shipped"
+        )
         command.add_argument("--steps", type=int, help="of each stage, instead of the recipe's")
         command.add_argument("--ship", action="store_true", help="copy the results into assets/")
         command.add_argument("--threads", type=int, default=1)
@@ -52,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given["names"] = given["names"] or known[: 1 if recipe.once else None]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.pop("threads"))
-    shipped = given.pop("ship")
+    shipped, place = given.pop("ship"), given.pop("backbones_from")
     job = Job(**given)
     for target in job.names:
-        folder = recipe.train(name, target if recipe.names else load_backbone(target), job)
+        source = None if place is None else place / target
+        folder = recipe.train(name, target if recipe.names else load_backbone(target, source), job)
         LOG.info("ready: %s", folder)
         if shipped and folder is not None:
             ship(folder, ASSETS / recipe.shipped_as.format(folder=folder.name, name=target))

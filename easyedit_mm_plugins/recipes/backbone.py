@@ -12,6 +12,7 @@ import math
 import platform
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Recipe:
     ladder: float = 0.5  # share of the second stage after which the ladder is gone
     tower_weight: float = 0.1
     vision_from: str | None = None  # a trained backbone whose ViT and Q-Former are the start
+    leg: str | None = None  # a checkpoint of an earlier leg, with which this one begins
 
 
 class Heads(nn.Module):
@@ -139,6 +141,9 @@ class Run:
         if recipe.vision_from is not None:
             adopt_vision(self.model, load_backbone(recipe.vision_from).model)
             self.position["stage"] = 1
+        if recipe.leg is not None:
+            self._load(load_file(recipe.leg), ("model", "heads"))
+            self.position["stage"] = 1
         self.log: list[float] = []
         self.optimizer = self._optimizer()
 
@@ -205,18 +210,24 @@ class Run:
         flat = load_file(str(self.folder / saved.pop("file")))
         self.position = saved
         self.optimizer = self._optimizer()
+        self._load(flat, ("model", "heads", "optimizer"))
+        return True
+
+    def _load(self, flat: dict[str, torch.Tensor], kinds: Sequence[str]) -> None:
+        """Take over the parts ``kinds`` of what :meth:`tensors` gave."""
         part: dict[str, dict[str, torch.Tensor]] = {"model": {}, "heads": {}, "optimizer": {}}
         for key, value in flat.items():
             kind, rest = key.split(".", 1)
             part[kind][rest] = value
         self.model.load_state_dict(part["model"])
         self.heads.load_state_dict(part["heads"])
+        if "optimizer" not in kinds:
+            return
         state: dict[int, dict] = {}
         for key, value in part["optimizer"].items():
             index, field = key.split(".")
             state.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        return True
 
     def loss(self, rng: random.Random) -> torch.Tensor:
         """One batch's loss in the current stage."""
@@ -399,6 +410,11 @@ def train(_: str, name: str, job: Job) -> Path:
         steps=job.steps or Recipe.steps,
         tower_steps=steps,
         vision_from=job.vision_from,
+        leg=None if job.leg is None else str(job.leg),
+        # A further leg begins with what the ladder taught, and goes on without it.
+        ladder=Recipe.ladder if job.leg is None else 0.0,
+        lr=job.lr or Recipe.lr,
+        vision_share=job.vision_share or Recipe.vision_share,
     )
     run = Run(name, job.out / name, recipe)
     if run.resume():

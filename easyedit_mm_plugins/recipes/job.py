@@ -67,7 +67,8 @@ class Job:
         clip: MSCKE: folder of a pre-trained ``scenes-clip``.
         start: MSCKE: an editor with whose language model the first new one begins.
         gate_only: DualEdit: fit the gate of trained editors again; their adapters stay.
-        minutes, tower_steps, vision_from: backbones: see :class:`backbone.Recipe`.
+        minutes, tower_steps, vision_from, leg, lr, vision_share: backbones: see
+            :class:`backbone.Recipe`.
     """
 
     out: Path
@@ -83,6 +84,15 @@ class Job:
     minutes: float | None = None
     tower_steps: int | None = None
     vision_from: str | None = None
+    leg: Path | None = None
+    lr: float | None = None
+    vision_share: float | None = None
+
+    @property
+    def test(self) -> str:
+        """The test records that belong to :attr:`data`: of a file ``train.json`` those beside."""
+        at = Path(self.data)
+        return str(at.with_name("test.json")) if at.name == "train.json" else self.data
 
     def records(self, *, extra: bool = True) -> Data:
         """See :func:`split_records`."""

@@ -33,7 +33,8 @@ from .job import Data, Job, finished, relative, scope_folder
 from .scenes_clip import pretrain
 
 MORE, MORE_SEED = 9000, 1  # the further records of step 3
-SCOPE_STEPS = 1000
+SCOPE_STEPS = 1000  # of each of steps 2 and 3
+REFINED_LR = 6e-4  # of step 3
 Stages = Sequence[dict[str, Any]]  # the settings of one training run after the other
 # Open questions are learned early, yes/no questions late: the second stage, and the only one of a
 # model that begins with another's weights, draws many more of them.
@@ -105,7 +106,7 @@ def _scope_stage(
     settings = job.settings("mscke", backbone, max_iters=SCOPE_STEPS, **changes)
     data = job.records()
     if isinstance(start, ScopeClassifier):
-        settings = settings.replace(lr=6e-4)
+        settings = settings.replace(lr=REFINED_LR)
         data = ([*data[0], *more_records(job.out / "more-scenes")], data[1])
         editor = MSCKE(backbone, start, new_counterfactual(backbone, settings.counterfactual))
     else:

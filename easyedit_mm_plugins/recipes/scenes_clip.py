@@ -5,8 +5,14 @@ ViT-L/14.
 its text tower is the same and may begin with the small one's weights.
 
 Two stages on procedural training scenes, without any edit. The vision tower learns which entity
-each patch shows. Then texts learn to attend to the entity that they name (softmax of the dot
-product over regions, as in the dot-attention fusion) and to answer questions about it.
+each patch shows. Then, by ``objective``,
+
+``pointing``
+    texts learn to attend to the entity that they name (softmax of the dot product over regions, as
+    in the dot-attention fusion) and to answer questions about it. What is shipped has this.
+``contrastive``
+    captions and pictures find each other within a batch, as in CLIP's own training. No fusion has a
+    head start with it; the tables that compare fusions begin here.
 """
 
 from __future__ import annotations
@@ -197,10 +203,32 @@ def grounding_loss(
     return loss, float((hit > 0.5).float().mean())
 
 
+def contrastive_loss(
+    encoder: ClipEncoder, batch: list[Picture], rng: random.Random
+) -> tuple[Tensor, float]:
+    """CLIP's loss between pictures and captions; and the share of captions that find theirs."""
+    texts = [_caption(p.scene, rng) for p in batch]
+    words = F.normalize(encoder.text(encoder.tokens(texts))[0], dim=-1)
+    seen = F.normalize(encoder.pooled(torch.stack([p.pixels for p in batch]))[:, 0], dim=-1)
+    scores = words @ seen.T * encoder.clip.logit_scale.exp().clamp(max=100)
+    own = torch.arange(len(batch))
+    loss = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+    return loss, float((scores.argmax(1) == own).float().mean())
+
+
+def _caption(scene: world.Scene, rng: random.Random) -> str:
+    """The whole scene, or now and then one of its things alone."""
+    if rng.random() < 0.25:
+        thing = rng.choice(scene.entities)
+        return f"{language.CAPTION_PROMPT} a {thing.size} {thing.color} {thing.shape}"
+    return f"{language.CAPTION_PROMPT} {language.caption(scene)}"
+
+
 def pretrain(
     folder: str | Path,
     *,
     name: str = "scenes-clip",
+    objective: str = "pointing",
     text_from: ClipEncoder | None = None,
     seed: int = 0,
     pictures: int = 6000,
@@ -213,6 +241,7 @@ def pretrain(
 
     Args:
         name: which of :data:`VISION`.
+        objective: "pointing" or "contrastive"; see the module's docstring.
         text_from: an encoder with whose text tower the new one begins.
     """
     torch.manual_seed(seed)
@@ -234,8 +263,11 @@ def pretrain(
             regions = encoder.regions(torch.stack([p.pixels for p in batch]))
             loss = patch_loss(heads, regions, batch)
             if stage == "text":
-                grounding, right = grounding_loss(encoder, heads, regions, batch, rng)
-                loss = loss + grounding
+                if objective == "contrastive":
+                    found, right = contrastive_loss(encoder, batch, rng)
+                else:
+                    found, right = grounding_loss(encoder, heads, regions, batch, rng)
+                loss = loss + found
                 hits = 0.95 * hits + 0.05 * right
             optimizer.zero_grad()
             loss.backward()
@@ -244,7 +276,7 @@ def pretrain(
             schedule.step()
             if step % 50 == 0:
                 LOG.info(
-                    "%s %s %d/%d loss %.3f pointing %.3f, %.0f s",
+                    "%s %s %d/%d loss %.3f right %.3f, %.0f s",
                     name,
                     stage,
                     step,

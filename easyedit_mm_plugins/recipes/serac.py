@@ -1,7 +1,10 @@
 """SERAC's text classifier, trained through EasyEdit's own similarity.
 
-The loss is that of MSCKE's classifier (eq. 11, on the same pairs). The two differ in what they see
-alone: the text, or the text and the image.
+It gets what MSCKE's scope classifier gets (``recipes/mscke.py``): the same records, the same pairs
+of edit and query with the same weights, the same two stages of as many steps, and the checkpoint
+that routes the records held back best. The two differ in what they see alone: the text, or the
+text and the image. (``batch_negatives`` has no meaning here: to a text the same words about another
+picture are the same words.)
 """
 
 from __future__ import annotations
@@ -9,25 +12,26 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..backbones import Backbone
 from ..core.errors import BridgeError, TrainingError
 from ..core.files import write_json
-from ..data import EditRecord, Question, load_records
+from ..data import EditRecord, load_records
 from ..methods.checkpoint import change_header
+from ..methods.mscke.losses import INSIDE, OUTSIDE, Drawn, draw, scope_total
 from ..methods.serac.model import SERAC
-from .job import HELD_BACK, Job, finished, relative
+from ..methods.training import Trainer
+from .job import Job, finished, relative
+from .mscke import REFINED_LR, SCOPE_STEPS, more_records
 
 LOG = logging.getLogger(__name__)
-STEPS = 1500
-FIRST = 200  # the first record that what is shipped was trained on
 
 SMALL_BERT = {
     "hidden_size": 96,
@@ -52,32 +56,75 @@ def small_bert(backbone: Backbone, **overrides: Any) -> tuple[nn.Module, Any]:
     return BertModel(config, add_pooling_layer=False), tokenizer
 
 
-def pairs(record: EditRecord) -> tuple[list[Question], list[Question]]:
-    """Questions in and out of a record's scope (MSCKE eq. 9-10)."""
-    inside = [record.edit, *record.rephrase, *record.in_scope]
-    outside = [*record.out_scope, *record.text_loc, *record.image_loc]
-    return inside, outside
+def text_losses(
+    serac: SERAC, drawn: Drawn, threshold: float = 0.5
+) -> tuple[dict[str, Tensor], dict[str, list[bool]]]:
+    """Binary cross-entropy by kind of query (MSCKE eq. 9-11), and which are routed right."""
+    every = serac.log_similarity(drawn.edits, [a.question for a in drawn.queries])
+    own = torch.tensor([a.record for a in drawn.queries], device=every.device)
+    log_rho = every[torch.arange(len(own), device=every.device), own].clamp(max=-1e-6)
+    inside = torch.tensor([a.kind in INSIDE for a in drawn.queries], device=every.device)
+    loss = -torch.where(inside, log_rho, torch.log(-torch.expm1(log_rho)))
+    right = ((log_rho.exp() >= threshold) == inside).tolist()
+    losses: dict[str, Tensor] = {}
+    routed: dict[str, list[bool]] = {}
+    for kind in INSIDE + OUTSIDE:
+        at = [k for k, a in enumerate(drawn.queries) if a.kind == kind]
+        if at:
+            losses[kind] = loss[at].mean()
+            routed[kind] = [right[k] for k in at]
+    return losses, routed
 
 
-def scope_loss(serac: SERAC, records: Sequence[EditRecord], rng: random.Random) -> Tensor:
-    """BCE of eq. 11 over two questions in scope and three out of scope of each record."""
-    questions: list[Question] = []
-    owner: list[int] = []
-    label: list[float] = []
-    for i, record in enumerate(records):
-        inside, outside = pairs(record)
-        drawn = rng.sample(inside, min(2, len(inside)))
-        questions += drawn
-        label += [1.0] * len(drawn)
-        drawn = rng.sample(outside, min(3, len(outside)))
-        questions += drawn
-        label += [0.0] * len(drawn)
-        owner += [i] * (len(questions) - len(owner))
-    every = serac.log_similarity([r.edit for r in records], questions)
-    log_rho = every[torch.arange(len(owner)), torch.tensor(owner)].clamp(max=-1e-6)
-    target = torch.tensor(label, device=log_rho.device)
-    loss = -(target * log_rho + (1 - target) * torch.log(-torch.expm1(log_rho)))
-    return loss[target == 1].mean() + loss[target == 0].mean()
+class ClassifierTrainer(Trainer):
+    """Trains the text classifier of ``editor``, a SERAC; settings are MSCKE's for ``scope``."""
+
+    name: ClassVar[str] = "SERAC"
+    taught = ()  # it learns no answer
+    editor: SERAC
+
+    def __init__(self, editor: SERAC, *data: Any) -> None:
+        train, val, hparams, out_dir = data
+        super().__init__(editor, train, val, hparams, out_dir, {"classifier": editor.classifier})
+
+    def batch_loss(
+        self, records: Sequence[EditRecord], rng: random.Random | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """See :class:`Trainer`.
+
+        Raises:
+            TrainingError: EasyEdit's own check found a distance that is not a number.
+        """
+        drawn = draw(records, self.hparams.scope_questions, rng)
+        try:
+            losses, _ = text_losses(self.editor, drawn, self.editor.threshold)
+        except AssertionError as error:
+            raise TrainingError(
+                f"a distance is not a number at step {self.step}", remedy="lower lr"
+            ) from error
+        total = scope_total(losses, self.hparams)
+        return total, {"loss/total": float(total.detach())}
+
+    def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
+        """See :class:`Trainer`."""
+        drawn = draw(records, self.hparams.scope_questions)
+        losses, right = text_losses(self.editor, drawn, self.editor.threshold)
+        values: dict[str, list[float]] = defaultdict(list)
+        values["loss/total_val"].append(float(scope_total(losses, self.hparams)))
+        for kind, found in right.items():
+            values[f"scope/{kind}"] += [float(hit) for hit in found]
+        return values
+
+    def validate(self) -> dict[str, float]:
+        """With the routing's balanced accuracy, by which the checkpoint is chosen."""
+        metrics = super().validate()
+        if {"scope/in_scope", "scope/out_scope"} <= set(metrics):
+            metrics["scope/balanced"] = (metrics["scope/in_scope"] + metrics["scope/out_scope"]) / 2
+        return metrics
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All of the classifier, at one rate."""
+        return [{"params": list(self.modules["classifier"].parameters()), "lr": self.hparams.lr}]
 
 
 @torch.no_grad()
@@ -93,81 +140,45 @@ def accuracy(serac: SERAC, records: Sequence[EditRecord]) -> dict[str, float]:
     return {kind: 100 * sum(r) / len(r) for kind, r in right.items()}
 
 
-def train_serac(
-    backbone: Backbone,
-    records: Sequence[EditRecord],
-    *,
-    steps: int = STEPS,
-    batch_size: int = 32,
-    lr: float = 1e-3,
-    seed: int = 0,
-    progress: bool = False,
-    bert: dict[str, Any] | None = None,
-) -> SERAC:
-    """A SERAC editor with a classifier trained on ``records``, and without counterfactual model.
-
-    Args:
-        bert: other sizes of the small BERT.
-
-    Raises:
-        TrainingError: the loss is not finite; the message names the step.
-    """
-    from transformers import get_cosine_schedule_with_warmup
-
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    classifier, tokenizer = small_bert(backbone, **bert or {})
-    serac = SERAC(backbone, classifier.to(backbone.device), tokenizer, None)
-    classifier.train()
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.01)
-    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
-    bar = tqdm(range(steps), desc="SERAC's text classifier", disable=not progress)
-    for step in bar:
-        drawn = rng.sample(list(records), min(batch_size, len(records)))
-        try:
-            loss = scope_loss(serac, drawn, rng)
-        except AssertionError as error:  # EasyEdit's own check on its distances
-            raise TrainingError(f"not a number at step {step}", remedy="lower lr") from error
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()} at step {step}", remedy="lower lr")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-    classifier.eval()
-    return serac
-
-
 def train_classifier(_: str, backbone: Backbone, job: Job) -> Path | None:
     """The text classifier in ``serac-scenes``; one serves all backbones.
 
-    A brief job leaves it out (``None``, and a warning) where EasyEdit is not installed.
+    A brief job leaves out the second stage, as for MSCKE's classifier, and the whole of it
+    (``None``, and a warning) where EasyEdit is not installed.
     """
     folder = job.out / "serac-scenes"
     if finished(folder):
         return folder
-    every = load_records(job.data, split="train", extra=True).records
+    changes = {"train": "scope", "early_stop_key": "scope/balanced", "batch_negatives": 0.0}
+    steps = SCOPE_STEPS if job.steps is None else job.steps
+    settings = job.settings("mscke", backbone, **changes).replace(max_iters=steps, seed=job.seed)
+    train, held_back = job.records()
+    torch.manual_seed(job.seed)
     try:
-        serac = train_serac(
-            backbone,
-            every[:-HELD_BACK] if job.brief else every[FIRST:],
-            steps=job.steps or STEPS,
-            seed=job.seed,
-            progress=not job.brief,
-        )
+        serac = SERAC(backbone, *small_bert(backbone), None)
     except (ImportError, BridgeError) as error:
         if not job.brief:
             raise
         text = error.message if isinstance(error, BridgeError) else str(error)
         LOG.warning("SERAC is left out, because it runs EasyEdit's own code: %s", text)
         return None
+    serac.classifier.to(backbone.device)
+    stages = [(train, settings)]
     if not job.brief:
-        test = load_records(job.data, limit=500).records
+        more = [*train, *more_records(job.out / "more-scenes")]
+        stages.append((more, settings.replace(lr=REFINED_LR)))
+    curves = []
+    for number, (records, stage) in enumerate(stages, 1):
+        trainer = ClassifierTrainer(
+            serac, records, held_back, stage, job.out / f"run-serac-scenes-{number}"
+        )
+        trainer.run()
+        curves.append([h for h in trainer.history if "scope/balanced" in h])
+    if not job.brief:
+        test = load_records(job.test, limit=500).records
         measured = {kind: round(value, 2) for kind, value in accuracy(serac, test).items()}
-        write_json(folder / "eval.json", {"routed right, percent": measured, "n": len(test)})
+        described = {"routed right, percent": measured, "n": len(test), "validation": curves}
+        write_json(folder / "eval.json", described)
     serac.save_pretrained(folder)
     return folder
 

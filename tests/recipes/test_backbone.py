@@ -214,3 +214,27 @@ def test_qwen_is_exported_in_the_form_that_auto_classes_read(tmp_path):
     )
     with torch.no_grad():
         assert torch.isfinite(model(**inputs).logits).all()
+
+
+def test_a_further_leg_begins_with_an_earlier_ones_weights_and_without_the_ladder(tmp_path):
+    from easyedit_mm_plugins.recipes.backbone import train
+    from easyedit_mm_plugins.recipes.job import Job
+
+    first = Run("scenes-llava", tmp_path / "first", TINY)
+    first.train()
+    first.save()
+    state = next((tmp_path / "first/checkpoint").glob("state-1-*.safetensors"))
+    runs = []
+
+    def keep(run, *_):
+        runs.append(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("easyedit_mm_plugins.recipes.backbone.export", keep)
+        patch.setattr(Run, "train", lambda self: None)
+        train("", "scenes-llava", Job(tmp_path / "second", leg=state, lr=5e-4, vision_share=1.0))
+    (run,) = runs
+    assert run.position["stage"] == 1 and run.ladder() == 0
+    assert {group["top"] for group in run.optimizer.param_groups} == {5e-4}
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, run.model.state_dict()[key]), key

@@ -6,10 +6,13 @@ import pytest
 
 from easyedit_mm_plugins.core.errors import BridgeError, ConfigError
 from easyedit_mm_plugins.core.files import read_json, write_json
+from easyedit_mm_plugins.methods.training_run import training_settings
 from easyedit_mm_plugins.recipes import editors, serac
 from easyedit_mm_plugins.recipes.__main__ import main
 from easyedit_mm_plugins.recipes.job import Job
 from easyedit_mm_plugins.recipes.table import RECIPES, Recipe
+
+from ..conftest import build_tiny
 
 NAME = "scenes-llava"
 
@@ -57,17 +60,22 @@ def test_serac_is_its_classifier_and_the_counterfactual_model_of_mscke(tmp_path)
 
 
 def test_serac_is_left_out_without_easyedit_but_not_by_its_own_command(tmp_path, monkeypatch):
-    class Records:
-        records: tuple = ()
-
     def missing(*_, **__):
         raise BridgeError("EasyEdit is not installed")
 
-    monkeypatch.setattr(serac, "load_records", lambda *_, **__: Records)
-    monkeypatch.setattr(serac, "train_serac", missing)
-    assert serac.join("serac", None, Job(tmp_path, brief=True)) is None
+    backbone = build_tiny("llava")
+    settings = training_settings("mscke", "scenes-llava")
+    monkeypatch.setattr(Job, "records", lambda *_, **__: ([], []))
+    monkeypatch.setattr(Job, "settings", lambda *_, **changes: settings.replace(**changes))
+    monkeypatch.setattr(serac, "SERAC", missing)
+    assert serac.join("serac", backbone, Job(tmp_path, brief=True)) is None
     with pytest.raises(BridgeError):
-        serac.train_classifier("serac-classifier", None, Job(tmp_path))
+        serac.train_classifier("serac-classifier", backbone, Job(tmp_path))
+
+
+def test_the_test_records_of_a_training_file_lie_beside_it(tmp_path):
+    assert Job(tmp_path).test == "scenes"
+    assert Job(tmp_path, data="data/second/train.json").test == "data/second/test.json"
 
 
 def test_the_command_gives_a_recipe_its_names_and_options(tmp_path, monkeypatch, capsys):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
@@ -11,8 +9,10 @@ from easyedit_mm_plugins.core.errors import BridgeError, CheckpointError, Config
 from easyedit_mm_plugins.data import EditRecord, Question
 from easyedit_mm_plugins.host import easyedit as host
 from easyedit_mm_plugins.methods.mscke import Counterfactual
+from easyedit_mm_plugins.methods.mscke.losses import draw, scope_total
 from easyedit_mm_plugins.methods.serac.model import SERAC
-from easyedit_mm_plugins.recipes.serac import scope_loss, small_bert, train_serac
+from easyedit_mm_plugins.methods.training_run import training_settings
+from easyedit_mm_plugins.recipes.serac import ClassifierTrainer, small_bert, text_losses
 
 from ...conftest import build_tiny, picture
 from ...support.mscke_tiny import tiny_mscke
@@ -137,14 +137,30 @@ def records():
     ]
 
 
+def train(folder, backbone, steps, lr):
+    """A SERAC after some steps on four records."""
+    settings = training_settings("mscke", "scenes-llava").replace(
+        train="scope", max_iters=steps, lr=lr, batch_size=4, warmup=0, val_interval=steps
+    )
+    torch.manual_seed(0)
+    serac = SERAC(backbone, *small_bert(backbone, **TINY), None)
+    trainer = ClassifierTrainer(serac, records(), records(), settings, folder)
+    trainer.run()
+    return serac, trainer
+
+
+def loss_of(serac, settings):
+    with torch.no_grad():
+        return float(scope_total(text_losses(serac, draw(records(), 3))[0], settings))
+
+
 def test_training_lowers_the_loss_and_survives_a_round_trip(tmp_path):
     backbone = build_tiny("llava")
-    trained = train_serac(backbone, records(), steps=100, batch_size=4, lr=1e-2, bert=TINY)
-    fresh = train_serac(backbone, records(), steps=1, batch_size=4, lr=1e-9, bert=TINY)
-    loss = scope_loss(trained, records(), random.Random(1))
-    assert loss < 0.5 * scope_loss(fresh, records(), random.Random(1))
-    trained.save_pretrained(tmp_path, half=False)
-    loaded = SERAC.from_pretrained(tmp_path, backbone, counterfactual=Echo(backbone))
+    trained, trainer = train(tmp_path / "run", backbone, 100, 1e-2)
+    fresh, _ = train(tmp_path / "fresh", backbone, 1, 1e-9)
+    assert loss_of(trained, trainer.hparams) < 0.5 * loss_of(fresh, trainer.hparams)
+    trained.save_pretrained(tmp_path / "serac", half=False)
+    loaded = SERAC.from_pretrained(tmp_path / "serac", backbone, counterfactual=Echo(backbone))
     for editor in (trained, loaded):
         editor.add([EDIT])
     assert [h.score for h in loaded.route(ASKED)] == pytest.approx(
@@ -152,19 +168,34 @@ def test_training_lowers_the_loss_and_survives_a_round_trip(tmp_path):
     )
 
 
+def test_the_loss_is_mscke_s_on_what_a_text_can_tell():
+    """Eq. 11 on the pairs that MSCKE's classifier gets, computed here one by one."""
+    backbone = build_tiny("llava")
+    serac = SERAC(backbone, *small_bert(backbone, **TINY), None)
+    drawn = draw(records(), 3)
+    losses, routed = text_losses(serac, drawn)
+    assert set(losses) == set(routed) == {"edit", "rephrase", "out_scope", "text_loc"}
+    for kind, inside in (("rephrase", True), ("out_scope", False)):
+        values = []
+        for query in (q for q in drawn.queries if q.kind == kind):
+            rho = serac.log_similarity([drawn.edits[query.record]], [query.question]).exp()
+            values.append(-torch.log(rho if inside else 1 - rho))
+        assert float(losses[kind]) == pytest.approx(float(torch.stack(values).mean()), rel=1e-3)
+
+
 def test_bad_folders_and_learning_rates_are_named(tmp_path):
     backbone = build_tiny("llava")
     with pytest.raises(CheckpointError, match="is not a folder"):
         SERAC.from_pretrained(tmp_path / "nowhere", backbone, counterfactual=Echo(backbone))
     with pytest.raises(TrainingError, match="step"):
-        train_serac(backbone, records(), steps=40, lr=1e30, bert=TINY)
+        train(tmp_path / "run", backbone, 40, 1e30)
 
 
 def test_the_counterfactual_model_of_an_mscke_folder_is_checked_and_taken(tmp_path):
     mscke = tiny_mscke()
     backbone, folder = mscke.backbone, tmp_path / "mscke"
     mscke.save_pretrained(folder, half=False)
-    train_serac(backbone, records(), steps=1, bert=TINY).save_pretrained(tmp_path / "serac")
+    SERAC(backbone, *small_bert(backbone, **TINY), None).save_pretrained(tmp_path / "serac")
     (folder / "scope" / "config.json").write_text("{}")  # none of SERAC's business
     loaded = SERAC.from_pretrained(tmp_path / "serac", backbone, counterfactual=folder)
     assert loaded.counterfactual.describe() == mscke.counterfactual.describe()
