@@ -98,7 +98,7 @@ def records_from_arguments(
     for i in range(count):
         prompt, target = text(i, "prompts"), text(i, "targets")
         shown = picture(i, "image", image_root, "coco_image")
-        extra: dict[str, tuple[Question, ...]] = {}
+        extra: dict[str, Any] = {}
         if "rephrase_prompts" in columns:
             extra["rephrase"] = (Question(text(i, "rephrase_prompts"), shown, target),)
         if "rephrase_image" in columns:
@@ -195,7 +195,7 @@ def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRec
         shown = item[image] if checked and image else _item_image(item, image, index)
         return Question(text(prompt), shown, text(answer))
 
-    extra: dict[str, tuple[Question, ...]] = {}
+    extra: dict[str, Any] = {}
     if _given(item, "rephrase_prompt"):
         extra["rephrase"] = (question("rephrase_prompt", "image", "target"),)
     if item.get("image_rephrase") is not None:

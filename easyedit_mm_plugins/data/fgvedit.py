@@ -7,13 +7,17 @@ One record has ``src`` (the edit's question), ``alt`` (the new answer), ``rephra
 ``image_rephrase``, ``m_loc``, ``m_loc_q``, ``m_loc_a`` (as in E-VQA), ``case_id`` (text or a whole
 number; by default the record's position), and ``fg_extra`` with further scope questions as
 ``{"in": [{"q": ..., "a": ...}], "out": [...]}``, which training may use and evaluation does not
-unless asked to.
+unless asked to. Each of these may say whether it is ``"hard"`` (its text alone does not tell the
+scope) and of which ``"kind"`` (a text of the data set's own, such as "relation"). ``fg_gen_q`` and
+``fg_loc_q`` are hard unless ``fg_gen_hard`` or ``fg_loc_hard`` is false. ``pair`` (text) names the
+two records that have the same texts and swapped scopes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -144,11 +148,13 @@ class FGVEditDataset:
             raise self._error(problem, index, field, "write the text again as UTF-8")
 
     def _case_id(self, item: dict[str, Any], index: int) -> str:
-        name = item.get("case_id", index)
+        return self._name(item.get("case_id", index), index, "case_id")
+
+    def _name(self, name: Any, index: int, field: str) -> str:
         if isinstance(name, bool) or not isinstance(name, (str, int)):
             message = f"is a {type(name).__name__}, not text or a whole number"
-            raise self._error(message, index, "case_id", "name the case, or remove the field")
-        self._check_text(str(name), index, "case_id")
+            raise self._error(message, index, field, "name the case, or remove the field")
+        self._check_text(str(name), index, field)
         return str(name)
 
     def _image(self, item: dict[str, Any], index: int, field: str) -> Path:
@@ -185,7 +191,17 @@ class FGVEditDataset:
             raise self._error(message, index, "fg_extra")
         for text in (pair[x] for pair in pairs for x in "qa"):
             self._check_text(text, index, "fg_extra")
-        return tuple(Question(p["q"], image, p["a"]) for p in pairs)
+        for key, kind, wanted in (("hard", bool, "true or false"), ("kind", str, "a text")):
+            for value in (pair.get(key) for pair in pairs):
+                if value is not None and not isinstance(value, kind):
+                    message = f"has {key} {value!r:.40}, must be {wanted}"
+                    raise self._error(message, index, "fg_extra", f"mend {key}, or remove it")
+        for sort in (pair.get("kind") or "" for pair in pairs):
+            self._check_text(sort, index, "fg_extra")
+        return tuple(
+            Question(p["q"], image, p["a"], bool(p.get("hard")), (p.get("kind") or "").strip())
+            for p in pairs
+        )
 
     def _parse(self, index: int, item: Any, extra: bool) -> EditRecord:
         if not isinstance(item, dict):
@@ -197,6 +213,8 @@ class FGVEditDataset:
         for (q, a), side in zip(_PAIRS, ("in", "out"), strict=True):
             # A record may lack questions on one side (MSCKE section 4.3), never on both.
             found = self._pairs(item, index, q, a, image) if _given(item, q, a) else ()
+            hard = self._hard(item, index, q.replace("_q", "_hard"))
+            found = tuple(replace(one, hard=hard) for one in found)
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)
         if self.needs_scope and not scopes[0] and not scopes[1]:
@@ -220,7 +238,15 @@ class FGVEditDataset:
             text_loc=self._pairs(item, index, "loc", "loc_ans", None),
             image_rephrase=rephrased,
             image_loc=other,
+            pair=self._name(item["pair"], index, "pair") if _given(item, "pair") else None,
         )
+
+    def _hard(self, item: dict[str, Any], index: int, field: str) -> bool:
+        value = item.get(field)
+        if value is not None and not isinstance(value, bool):
+            message = f"is {value!r:.40}, must be true or false"
+            raise self._error(message, index, field, "mend the field, or remove it")
+        return value is not False
 
     def _check_images(
         self, kept: list[tuple[int, EditRecord]], raw: list[Any], *, decode: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +25,17 @@ class Question:
 
     ``text`` is the bare question: prompt templates belong to the backbone. For an edit ``answer``
     is y_e; for a locality question it is the reference answer of the data set.
+
+    Of a scope question ``hard`` says whether its texts leave the scope open (``None``: nobody has
+    said), ``sort`` what sort of question it is ("relation", "existence", ...), where the data set
+    names sorts. Two questions that differ in these alone are equal.
     """
 
     text: str
     image: ImageLike = None
     answer: str = ""
+    hard: bool | None = dataclasses.field(default=None, compare=False)
+    sort: str = dataclasses.field(default="", compare=False)
 
     def with_answer(self, answer: str) -> Question:
         """The same question with another answer."""
@@ -75,6 +82,7 @@ class EditRecord:
         text_loc: t_l without an image, eq. 16.
         image_rephrase: t_e on another picture of the same thing, answer y_e (E-VQA's V-Gen).
         image_loc: another question on another image (E-VQA's M-Loc).
+        pair: two records of one pair have the same texts, and their scopes are swapped.
     """
 
     case_id: str
@@ -85,6 +93,7 @@ class EditRecord:
     text_loc: tuple[Question, ...] = ()
     image_rephrase: tuple[Question, ...] = ()
     image_loc: tuple[Question, ...] = ()
+    pair: str | None = None
 
     def questions(self) -> dict[str, tuple[Question, ...]]:
         """All questions by kind, the edit itself first."""

@@ -69,7 +69,9 @@ def model_of(kind: Kind) -> Any:
     ]
     unicode = Annotated[str, pydantic.AfterValidator(_unicode)]
     texts = text | Annotated[list[text], pydantic.Field(min_length=1)]
-    pair: Any = pydantic.create_model("Pair", q=(text, ...), a=(text, ...))
+    flag = pydantic.StrictBool | None
+    said: dict[str, Any] = {"hard": (flag, None), "kind": (unicode | None, None)}
+    pair: Any = pydantic.create_model("Pair", q=(text, ...), a=(text, ...), **said)
     extra = pydantic.create_model(
         "Extra", **{s: (list[pair], pydantic.Field(default_factory=list)) for s in ("in", "out")}
     )
@@ -80,6 +82,7 @@ def model_of(kind: Kind) -> Any:
     if kind == "fgvedit":
         optional |= {"image_rephrase": text, "m_loc": text, "m_loc_q": texts, "m_loc_a": texts}
         optional |= {name: texts for pair_ in _PAIRS[:2] for name in pair_}
+        optional |= {"fg_gen_hard": flag, "fg_loc_hard": flag, "pair": unicode | pydantic.StrictInt}
     else:
         for name in ("image_rephrase", "m_loc", "m_loc_q", "m_loc_a"):
             fields[name] = (text, ...)

@@ -19,6 +19,7 @@ from .metrics import Suite, case_values, suite_named
 from .protocol import Protocol, Reply
 from .results import BASE, CaseResult, QuestionResult, Row, image_name, make_row
 from .run_files import plain
+from .scope_metrics import with_scopes
 
 if TYPE_CHECKING:
     from ..methods.base import Editor
@@ -194,8 +195,12 @@ class _Rounds:
                     is_edit=judged.edit,
                     route=route,
                     score=_score(after),
+                    hard=question.hard,
+                    sort=question.sort,
+                    routed=self._routed(kind, route, record.case_id),
                 )
             )
+        judged_all = [q.judged() for q in questions]
         return CaseResult(
             record.case_id,
             *self.key,
@@ -205,11 +210,17 @@ class _Rounds:
                 "image": image_name(record.edit.image),
                 "target": record.edit.answer,
             },
-            metrics=case_values(self.suite, [q.judged() for q in questions]),
+            metrics=case_values(with_scopes(self.suite, judged_all), judged_all),
             questions=questions,
             seconds=round(seconds, 6),
             memory_mb=memory,
         )
+
+    def _routed(self, kind: str, route: str, case: str) -> bool | None:
+        """See :class:`metrics.Judged`."""
+        if not callable(getattr(self.editor, "route", None)):
+            return None
+        return route == case if kind == "in_scope" else route != BASE
 
 
 def _check(

@@ -31,12 +31,19 @@ class Judged:
         target: the edited model's answer against the question's target, I[f_e(x) = y].
         before: against the unedited model's answer to the same question, I[f_e(x) = f(x)].
         edit: against the edited model's answer to the edit itself, I[f_e(x) = f_e(x_e)].
+        hard, sort: of a scope question, see :class:`Question`; ``hard`` is ``None`` where nobody
+            says.
+        routed: whether it was routed to an edit (in scope: to the case's own); ``None``: the method
+            does not route.
     """
 
     kind: str
     target: float
     before: float
     edit: float
+    hard: bool | None = None
+    sort: str = ""
+    routed: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from ..data import EditRecord, ImageLike, Question, Records
 from .field_types import check_fields
 from .metrics import SUITES, Judged, Suite, summarise
+from .scope_metrics import with_scopes
 
 BASE = "base"  # the route of an answer that the unedited model gave
 
@@ -22,7 +23,8 @@ class QuestionResult:
 
     ``correct`` is what the question's metric counts, in [0, 1]; ``is_target``, ``is_before`` and
     ``is_edit`` are the three agreements that all metrics are made of (:class:`metrics.Judged`).
-    ``route`` is ``"base"`` or the case whose edit answered.
+    ``route`` is ``"base"`` or the case whose edit answered; ``hard``, ``sort`` and ``routed`` are
+    as in :class:`metrics.Judged`.
     """
 
     kind: str
@@ -37,10 +39,21 @@ class QuestionResult:
     is_edit: float
     route: str
     score: float | None = None
+    hard: bool | None = None
+    sort: str = ""
+    routed: bool | None = None
 
     def judged(self) -> Judged:
         """The agreements alone."""
-        return Judged(self.kind, self.is_target, self.is_before, self.is_edit)
+        return Judged(
+            self.kind,
+            self.is_target,
+            self.is_before,
+            self.is_edit,
+            self.hard,
+            self.sort,
+            self.routed,
+        )
 
 
 @dataclass
@@ -85,7 +98,7 @@ class CaseResult:
         questions = []
         for number, found in enumerate(fields["questions"], start=1):
             try:
-                check_fields(found, _QUESTION_FIELDS, optional=("score",))
+                check_fields(found, _QUESTION_FIELDS, optional=("score", "hard", "sort", "routed"))
                 _check_range(found, ("correct", "is_target", "is_before", "is_edit"), 1)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"question {number}: {error}") from None
@@ -160,6 +173,7 @@ def make_row(
     ordered = sorted(cases, key=lambda case: case.case)
     if len({case.row_key for case in ordered}) != 1:
         raise ValueError("a row is made from one or more cases of one method, backbone and dataset")
+    suite = with_scopes(suite, (q.judged() for case in ordered for q in case.questions))
     metrics, intervals = summarise(
         suite, [case.metrics for case in ordered], seed=seed, samples=samples
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.environment import hardware_line
 from .metrics import SUITES
+from .scope_metrics import SHOWN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,10 @@ SHORT = {  # for narrow terminals
     "specificity": "specific.",
     "specificity_in": "spec. in",
     "specificity_out": "spec. out",
+    "specificity_hard": "sp. hard",
+    "scope_hard": "scope",
 }
+_SIDES = ("specificity_in", "specificity_out")
 
 PROTOCOL_TEXT = {
     "generated": "greedy answers, exact match after normalisation",
@@ -34,6 +38,16 @@ def columns(row: RowLike) -> list[str]:
     """The metrics that a table shows for this row, in the papers' order."""
     suite = SUITES.get(row.get("suite", "fgvedit"))
     return list(suite.columns) if suite else list(row["metrics"])
+
+
+def shown(rows: Sequence[RowLike]) -> list[str]:
+    """The columns of a table of ``rows``: with those of scope that were measured for one of them.
+
+    Where all scope questions are hard, Specificity is that of the hard ones and stands once.
+    """
+    known = {name for row in rows for name, value in row["metrics"].items() if value is not None}
+    further = [n for n in SHOWN if n in known and (n != SHOWN[1] or "specificity_easy" in known)]
+    return [*columns(rows[0]), *further]
 
 
 def cell(row: RowLike, metric: str, *, interval: bool = True) -> str:
@@ -72,7 +86,7 @@ def markdown(
     """All rows as Markdown tables; below them missing rows, the protocol and the hardware."""
     parts = []
     for key, members in groups(rows):
-        names = columns(members[0])
+        names = shown(members)
         lines = [
             f"### {title(key, members)}",
             "",
@@ -123,10 +137,13 @@ def print_tables(
     for key, members in groups(rows):
         table = Table(title=title(key, members), title_justify="left", title_style="bold")
         table.add_column("method", no_wrap=True)
-        names = [n for n in columns(members[0]) if wide or n != "generality_target"]
+        names = shown(members)
+        if not wide:  # the sides go where the width is needed for more
+            less = ("generality_target", *(_SIDES if set(names) & set(SHOWN) else ()))
+            names = [name for name in names if name not in less]
         for name in names:
-            shown = name if wide else SHORT.get(name, name)
-            table.add_column(shown.replace("_", " "), justify="right", no_wrap=True)
+            heading = name if wide else SHORT.get(name, name)
+            table.add_column(heading.replace("_", " "), justify="right", no_wrap=True)
         if wide:
             table.add_column("s", justify="right", style="dim")
         for row in members:

@@ -99,7 +99,7 @@ class HubRecords(Sequence[EditRecord]):
                 Question(x["question"], x.get("image", on), x["answer"]) for x in row[name]
             )
 
-        lists = {name: read(name) for name in _LISTS}
+        lists: dict[str, Any] = {name: read(name) for name in _LISTS}
         return EditRecord(row["case_id"], Question(row["src"], image, row["alt"]), **lists)
 
 
