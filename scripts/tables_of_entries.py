@@ -23,6 +23,8 @@ def methods() -> str:
     embedded = [entry.name for entry in BACKBONES if entry.embedded]
     rows = []
     for entry in METHODS:
+        if entry.kind == "attacker":
+            continue
         shipped = [name for name in embedded if shipped_editor(entry, name)]
         trained = "all embedded" if shipped == embedded else ", ".join(shipped)
         if not entry.needs_training:
@@ -34,6 +36,12 @@ def methods() -> str:
         rows.append([*names, command, trained or "-"])
     columns = ["name", "method", "source", "in EasyEdit", "`train`", "trained editors"]
     return table(columns, rows)
+
+
+def attackers() -> str:
+    """One row an attacker."""
+    rows = [[f"`{e.name}`", e.title] for e in METHODS if e.kind == "attacker"]
+    return table(["name", "attacker"], rows)
 
 
 def backbones() -> str:
@@ -72,6 +80,13 @@ Written from the entries by `python scripts/tables_of_entries.py`; a test compar
 {methods()}
 
 EasyEdit has IKE, SERAC and MEND itself and keeps its own; here they run its code as baselines.
+
+## Attackers
+
+No editing methods: they choose routes without looking, and answer in scope as MSCKE does. A
+benchmark that one of them passes does not ask for the picture ([data.md](data.md)).
+
+{attackers()}
 
 ## Base models
 

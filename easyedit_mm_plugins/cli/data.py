@@ -12,9 +12,10 @@ import typer
 
 from ..core.errors import ConfigError
 from .data_build import build_fgvedit
-from .options import AllowOutside, Images
+from .options import AllowOutside, Device, DType, Images
 
 if TYPE_CHECKING:
+    from ..data.tools.blind import Blind
     from ..data.tools.verification import Verification
 
 app = typer.Typer(
@@ -157,6 +158,44 @@ def stats(
 
 
 @app.command()
+def blind(
+    train: Annotated[Path, typer.Argument(help="JSON file of records to learn from.")],
+    test: Annotated[
+        Path | None, typer.Argument(help="Records to ask; by default TRAIN, cross-validated.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Base model, for attackers that see pictures or its answers."),
+    ] = None,
+    images: Images = None,
+    allow_outside: AllowOutside = False,
+    device: Device = "cpu",
+    dtype: DType = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attackers and the intervals.")] = 0,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write the findings to this file; - prints them.")
+    ] = None,
+) -> None:
+    """Say how far a file can be passed without looking at the picture: learned attackers on it."""
+    from ..core.files import write_json
+    from ..data.tools.blind import blind as attack
+
+    base = None
+    if backbone is not None:
+        from ..evaluation.grid import BackboneSpec
+        from ..methods.blind.sight import base_of
+
+        base = base_of(BackboneSpec.parse(backbone, device=device, dtype=dtype).load())
+    found = attack(train, test, base=base, images=images, allow_outside=allow_outside, seed=seed)
+    if str(as_json) == "-":
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        return
+    _show_blind(found)
+    if as_json is not None:
+        write_json(as_json, found.to_json())
+
+
+@app.command()
 def card(
     path: Annotated[Path, typer.Argument(help="A folder of records, or a file.")],
     out: Annotated[Path | None, typer.Option(help="By default README.md in their folder.")] = None,
@@ -219,6 +258,31 @@ def _bytes_bar() -> Iterator[Callable[[str, int, int | None], None]]:
             bars.update(tasks[name], completed=there, total=total)
 
         yield update
+
+
+def _show_blind(found: Blind) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..core.console import CONSOLE
+
+    for sort in dict.fromkeys(one.sort for one in found.findings):
+        members = [one for one in found.findings if one.sort == sort]
+        inside, outside = members[0].n
+        title = f"{sort}: {inside:,} questions in, {outside:,} out of scope ({found.tested})"
+        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        table.add_column("attacker", no_wrap=True)
+        if wide := CONSOLE.width >= 100:
+            table.add_column("is shown", no_wrap=True)
+        for name in ("asked", "right, %", "95 %", "in", "out"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for one in members:
+            low, high = one.interval
+            bounds, sides = f"{low:.1f} to {high:.1f}", (one.inside, one.outside)
+            cells = (f"{sum(one.n):,}", f"{one.accuracy:.1f}", bounds, *(f"{s:.1f}" for s in sides))
+            table.add_row(one.attacker, *([one.shown] if wide else []), *cells)
+        CONSOLE.print(table)
+    CONSOLE.print(found.verdict(), markup=False, soft_wrap=True)
 
 
 def _show_verification(report: Verification, show: int, fix: Path | None) -> None:

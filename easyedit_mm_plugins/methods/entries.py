@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..core.registry import Entry, EntryTable, Registry, resolve
 
@@ -27,6 +27,9 @@ class MethodEntry(Entry):
         trains: the class of the editor that the trainer trains; by default ``editor``.
         needs_easyedit: it runs EasyEdit's own code, which must be installed for it.
         trained: it answers nothing of use before it was trained; by default, it has a trainer.
+        kind: "attacker" for what is no editing method but shows how far a benchmark can be passed
+            without one's means; reports set them apart.
+        hparams: the name of the folder of hparams files, where several methods share one.
     """
 
     editor: Any
@@ -39,6 +42,8 @@ class MethodEntry(Entry):
     trains: Any = None
     needs_easyedit: bool = False
     trained: bool | None = None
+    kind: Literal["method", "attacker"] = "method"
+    hparams: str = ""
 
     @classmethod
     def of(cls, name: str, value: Any) -> Self:
@@ -78,7 +83,7 @@ class MethodEntry(Entry):
     @property
     def alg(self) -> str:
         """The name of its folder of hparams files, and ``alg_name`` in them."""
-        return self.easyedit or METHODS.key(self.name).upper()
+        return self.easyedit or self.hparams or METHODS.key(self.name).upper()
 
 
 # What answers in scope, by the name that MSCKE's settings give it (``counterfactual.kind``).

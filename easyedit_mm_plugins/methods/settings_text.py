@@ -32,7 +32,7 @@ _SECTIONS = ("Model", "Method", "Training")
 def names() -> Iterator[ShortName]:
     """Every method with settings, on every base model, for editing and for training."""
     backbones = list(BACKBONES)
-    for entry in METHODS:
+    for entry in {entry.alg: entry for entry in METHODS}.values():
         for training, cls in enumerate((entry.settings, entry.training)):
             if cls is not None:
                 yield from (ShortName(entry.alg, b.name, bool(training)) for b in backbones)

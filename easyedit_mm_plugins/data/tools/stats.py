@@ -12,6 +12,7 @@ from ...core.files import atomic_path
 from ...core.optional import need
 from ..record_files import read_records
 from ..schema import as_list, fold
+from .blind import by_texts
 from .construct.sources import guess_types
 
 TOP = 15
@@ -33,15 +34,22 @@ def describe(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         (kind -> mean, median, longest), ``answer types``, ``question types`` and ``new answers``
         (most frequent first, at most :data:`TOP`), ``distinct new answers``, ``scopes`` (records
         by what they have), ``in-scope answers changed`` (share with the edit's answer), ``edits
-        per image``.
+        per image``, ``blind`` (how far attackers by texts alone get, see ``blind.py``; ``None``
+        where nothing can be learned).
 
     Raises:
         DataError: a file cannot be read.
     """
     contents = read_records(path)
     return {
-        file.stem: _one([r for r in rows if isinstance(r, dict)]) for file, rows in contents.items()
+        file.stem: _one([r for r in rows if isinstance(r, dict)]) | {"blind": _blind(file)}
+        for file, rows in contents.items()
     }
+
+
+def _blind(file: Path) -> dict[str, Any] | None:
+    found = by_texts(file)
+    return None if found is None else found.to_json()
 
 
 def _one(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,7 +141,31 @@ def markdown(stats: dict[str, Any]) -> str:
         for row in lengths
     }
     lines += _table("words per question, mean / longest", names, cells)
+    lines += _blind_table(stats, names)
     return "\n".join(lines).strip() + "\n"
+
+
+def _blind_table(stats: dict[str, Any], names: list[str]) -> list[str]:
+    """How far attackers by texts alone get, and the verdict on each file."""
+    known = [name for name in names if stats[name].get("blind")]
+    cells = {
+        name: {
+            f"{f['sort']} questions: {f['shown']}": "{:.1f} ({:.1f} to {:.1f})".format(
+                f["accuracy"], *f["interval"]
+            )
+            for f in stats[name]["blind"]["attackers"]
+        }
+        for name in known
+    }
+    rows = {
+        row: [cells.get(name, {}).get(row) for name in names]
+        for row in dict.fromkeys(row for name in known for row in cells[name])
+    }
+    if not rows:
+        return []
+    title = "told without the picture, routing accuracy in % (95 % interval)"
+    verdicts = [f"- {name}: {stats[name]['blind']['verdict']}." for name in known]
+    return [*_table(title, names, rows), "", *verdicts]
 
 
 def _table(title: str, names: list[str], rows: dict[str, list[Any]]) -> list[str]:
