@@ -70,6 +70,14 @@ def build_fgvedit(
             "--both-sides", help="Leave out records that lack questions in or out of scope."
         ),
     ] = False,
+    balance: Annotated[
+        str,
+        typer.Option(help="texts: leave out hard questions whose texts tell the scope; or none."),
+    ] = "none",
+    balance_to: Annotated[
+        float,
+        typer.Option(help="Percent that a learned judge of texts may reach after --balance."),
+    ] = 55.0,
     test_share: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of images in the test file.")
     ] = 0.25,
@@ -100,7 +108,17 @@ def build_fgvedit(
         source, **options, images=images, n=n, split=split, allow_outside=allow_outside
     )
     given: Any = alt  # BuildConfig checks it
-    config = BuildConfig(seed, limit, max_questions, given, test_share, both_sides)
+    how: Any = balance
+    config = BuildConfig(
+        seed,
+        limit,
+        max_questions,
+        given,
+        test_share,
+        both_sides,
+        balance=how,
+        balance_to=balance_to,
+    )
     limits = Budget.parse(budget, _prices(prices))
     asked = _judge(
         judge,
@@ -151,6 +169,13 @@ def build_fgvedit(
     CONSOLE.print(f"{len(result.train):,} training and {len(result.test):,} test records in {out}")
     for reason, count in result.dropped.items():
         CONSOLE.print(f"  left out, {reason}: {count:,}")
+    if result.balance:
+        about = result.balance
+        left = about["left out to match"] + about["left out as told too surely"]
+        CONSOLE.print(f"  hard questions left out because texts tell their scope: {left:,}")
+        for when in ("accuracy before", "accuracy"):
+            value = "too few questions" if about[when] is None else f"{about[when]} %"
+            CONSOLE.print(f"  a judge of texts, {when}: {value}")
     if result.agreement:
         for side in ("in", "out"):
             one = result.agreement[side]

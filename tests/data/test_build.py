@@ -26,12 +26,14 @@ from easyedit_mm_plugins.data.tools.construct import (
     estimate,
     prompts,
 )
+from easyedit_mm_plugins.data.tools.construct.balance import balance
 from easyedit_mm_plugins.data.tools.construct.judge import JudgeError, image_url
 from easyedit_mm_plugins.scenes import language
 from easyedit_mm_plugins.scenes.source import ScenesSource, scope
 from easyedit_mm_plugins.scenes.world import counterfactual, counterfactual_values
 
 from ..conftest import picture
+from ..support.blind_records import leaky, paired
 from ..support.chat_server import (
     ChatServer,
     SceneRules,
@@ -388,3 +390,41 @@ def test_keys_and_passwords_are_never_shown_or_kept(scenes, rules, tmp_path, mon
     for secret in (key, password, "p%40ss", basic):
         assert secret not in whole
     assert "***" in (tmp_path / "True" / "answers.jsonl").read_text()
+
+
+def test_balancing_leaves_out_what_texts_tell(tmp_path):
+    """The leaky half of the records goes, the other stays, and nothing else changes."""
+    made = []
+    for record in leaky(60) + paired(60, seed=1):
+        extra = record.get("fg_extra", {"in": [], "out": []})
+        extra = {side: [q | {"hard": False} for q in extra[side]] for side in ("in", "out")}
+        made.append(record | {"fg_extra": extra, "fg_gen_hard": True, "fg_loc_hard": True})
+    before = json.dumps(made)
+    kept, report = balance(made, 60.0)
+    assert json.dumps(made) == before
+    assert report["accuracy before"] > 60 and report["rounds"] > 0
+    assert report["accuracy"] is None or report["accuracy"] < 67  # other folds than it stopped at
+    left = report["hard questions"]
+    gone = report["left out to match"] + report["left out as told too surely"]
+    assert sum(report["hard questions before"].values()) - sum(left.values()) == gone
+    assert report["records left out"] == len(made) - len(kept) > 0
+    whole = {r["case_id"]: r for r in made}
+    for record in kept:
+        assert any(record.get(f"{name}_hard") for name in ("fg_gen", "fg_loc"))
+        texts = {record[k] for k in ("fg_gen_q", "fg_loc_q") if k in record}
+        first = whole[record["case_id"]]
+        easy = {q["q"] for side in first["fg_extra"].values() for q in side}
+        assert texts <= {first["fg_gen_q"], first["fg_loc_q"], *easy}
+    both, _ = balance(made, 60.0, both_sides=True)
+    assert all("fg_gen_q" in r and "fg_loc_q" in r for r in both) and len(both) <= len(kept)
+    with pytest.raises(ConfigError, match=r"balance_to is 40, must be from 50"):
+        BuildConfig(balance_to=40)
+
+
+def test_a_build_is_balanced_and_says_so(scenes, rules, tmp_path):
+    config = BuildConfig(balance="texts", balance_to=99.0)
+    with ChatServer(rules.reply) as server:
+        result = build(scenes, judge(server), list(scenes.example_nq), tmp_path, config)
+    written = json.loads((tmp_path / "build.json").read_text())
+    assert written["balance"] == result.balance and result.balance["limit"] == 99.0
+    assert written["config"]["balance"] == "texts"

@@ -41,7 +41,7 @@ a new answer; a good editor changes what follows from it and nothing else.
 | `fg_gen_q`, `fg_gen_a` | in visual scope: a question that follows, its answer after the edit |
 | `fg_loc_q`, `fg_loc_a` | out of visual scope: same image, answer unchanged |
 | `fg_gen_hard`, `fg_loc_hard` | whether the scope cannot be told from the text alone |
-| `fg_extra` | further questions of both scopes |
+| `fg_extra` | further questions of both scopes; `hard` and `kind` where they are known |
 | `loc`, `loc_ans` | a text-only question that the edit must not touch |
 
 ## Figures
@@ -102,6 +102,8 @@ def _built(protocol: dict[str, Any]) -> str:
         f"- questions judged: {protocol.get('questions judged')}",
         f"- images left out: {_flat(protocol.get('images left out'))}",
     ]
+    if protocol.get("balance"):
+        lines.append(f"- balanced by texts: {_flat(protocol['balance'])}")
     known = protocol.get("agreement")
     if known:
         for side in ("in", "out"):

@@ -4,7 +4,8 @@
 ``tables.py`` implement it. ``prompts.py`` holds the judge's prompts, ``judge.py`` and
 ``local_judge.py`` send them, ``ask.py`` asks again where a reply cannot be used, ``cache.py`` keeps
 the replies, ``budget.py`` limits the cost. ``answers.py`` draws counterfactual answers, ``nq.py``
-reads locality questions, ``case.py`` makes the record of one image, ``build.py`` the benchmark,
+reads locality questions, ``case.py`` makes the record of one image, ``balance.py`` leaves out what
+texts tell, ``build.py`` makes the benchmark,
 ``estimate.py`` counts requests beforehand, ``agreement.py`` compares labels.
 """
 

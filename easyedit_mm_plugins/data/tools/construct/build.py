@@ -23,6 +23,7 @@ from ....core.errors import DataError
 from ....core.files import file_digest, write_json, write_text
 from .agreement import agreement
 from .ask import Asker
+from .balance import balance
 from .cache import AnswerCache
 from .case import BuildConfig, Case, make_case
 from .estimate import gather
@@ -42,6 +43,7 @@ class BuildResult:
         labels: one entry per judged question.
         dropped: images without a record, by reason.
         agreement: of the labels with the source's true ones, if it has them.
+        balance: what balancing by texts left out, and what a judge of texts then reaches.
     """
 
     train: list[dict[str, Any]]
@@ -49,6 +51,7 @@ class BuildResult:
     labels: list[dict[str, Any]]
     dropped: dict[str, int]
     agreement: dict[str, Any] | None = None
+    balance: dict[str, Any] | None = None
     folder: Path | None = None
 
 
@@ -141,17 +144,25 @@ def _run(
 def _assemble(cases: list[Case], nq: list[tuple[str, str]], config: BuildConfig) -> BuildResult:
     """Add locality questions and split; both depend on the kept records and the seed alone."""
     kept = [case.record for case in cases if case.record is not None]
+    balanced = None
+    if config.balance == "texts":
+        kept, balanced = balance(
+            kept, config.balance_to, both_sides=config.both_sides, seed=config.seed
+        )
     for record, (question, answer) in zip(kept, deal(nq, len(kept), config.seed), strict=True):
         record["loc"], record["loc_ans"] = PREFIX + question, answer
     images = sorted({record["image"] for record in kept})
     random.Random(f"split {config.seed}").shuffle(images)
     test = set(images[: round(len(images) * config.test_share)])
     dropped = Counter(case.dropped for case in cases if case.dropped)
+    if balanced and balanced["records left out"]:
+        dropped["no hard question that texts do not tell"] += balanced["records left out"]
     return BuildResult(
         train=[r for r in kept if r["image"] not in test],
         test=[r for r in kept if r["image"] in test],
         labels=[label for case in cases for label in case.labels],
         dropped=dict(sorted(dropped.items())),
+        balance=balanced,
     )
 
 
@@ -173,6 +184,7 @@ def _write(
             "questions judged": len(result.labels),
             "images left out": result.dropped,
             "agreement": result.agreement,
+            "balance": result.balance,
             "sha256": {name: file_digest(folder / name) for name in names},
         },
     )

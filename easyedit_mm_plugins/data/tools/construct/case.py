@@ -28,6 +28,9 @@ class BuildConfig:
         alt: where counterfactual answers come from.
         test_share: share of images in the test file; the paper splits 3:1.
         both_sides: leave out records that lack questions in scope or out of scope.
+        balance: "texts" leaves out hard questions whose texts tell the scope too surely, see
+            ``balance.py``.
+        balance_to: percent; the routing accuracy that a learned judge of texts may then reach.
         tries: how often the judge is asked until its reply can be used.
     """
 
@@ -38,10 +41,19 @@ class BuildConfig:
     test_share: float = 0.25
     both_sides: bool = False
     tries: int = 3
+    balance: Literal["none", "texts"] = "none"
+    balance_to: float = 55.0
 
     def __post_init__(self) -> None:
         if self.alt not in ("distribution", "judge"):
             raise ConfigError(f"alt is {self.alt!r}; known: distribution, judge")
+        if self.balance not in ("none", "texts"):
+            raise ConfigError(f"balance is {self.balance!r}; known: none, texts")
+        if not 50 <= self.balance_to < 100:
+            raise ConfigError(
+                f"balance_to is {self.balance_to}, must be from 50 to below 100",
+                remedy="50 % is chance; 55 leaves room for it",
+            )
         if not 0 <= self.test_share < 1:
             raise ConfigError(f"test_share is {self.test_share}, must be in [0, 1)")
         for name in ("limit", "max_questions", "tries"):
