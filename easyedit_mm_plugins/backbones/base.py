@@ -2,7 +2,8 @@
 
 What differs between BLIP-2, MiniGPT-4 and LLaVA is small: how an image becomes embeddings in the
 language model's space, and where these lie in the prompt. A subclass says these two things; rows,
-padding, teacher forcing and generation are the same for all (``splice.py``).
+padding, teacher forcing and generation are the same for all (``splice.py``). Of models of any other
+family ``auto.py`` finds them out.
 
 The way from pixels to embeddings has two parts: a vision tower that nobody edits, and a connector
 (Q-Former and projection, or a projector) that some methods do.
@@ -47,6 +48,9 @@ class Backbone(ABC):
     model: Any  # modules whose attributes are their family's
     language_model: Any
     takes_images: ClassVar[bool] = True  # a backbone of text alone says False
+    # Images become different numbers of tokens: what stands for [N, V, D] below is then a list, and
+    # images go through the connector one by one.
+    ragged: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -67,15 +71,15 @@ class Backbone(ABC):
     # What a subclass says ---------------------------------------------------------------------
 
     @abstractmethod
-    def pixels(self, images: Sequence[ImageLike]) -> Tensor:
+    def pixels(self, images: Sequence[ImageLike]) -> Any:
         """Preprocess images into the vision tower's input [N, 3, H, W]."""
 
     @abstractmethod
-    def vision(self, pixels: Tensor) -> Tensor:
+    def vision(self, pixels: Any) -> Any:
         """The vision tower: pixels [N, 3, H, W] -> what the connector reads [N, S, E]."""
 
     @abstractmethod
-    def connect(self, states: Tensor) -> Tensor:
+    def connect(self, states: Any) -> Any:
         """The connector: [N, S, E] -> embeddings [N, V, D] for the language model."""
 
     @property
@@ -84,8 +88,15 @@ class Backbone(ABC):
         """The modules that :meth:`connect` runs, by short names."""
 
     @abstractmethod
-    def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
+    def splice(self, image: Any, prompt: str) -> list[Segment]:
         """Lay out one prompt: ``image`` is [V, D], or ``None`` for text only."""
+
+    def asked(self, image: Any, prompt: str) -> list[Segment]:
+        """As :meth:`splice`, for a prompt that does not begin the sequence: no start token, and
+        the image in front."""
+        words = prompt.replace("<image>\n", "").replace("<image>", "")
+        ids = self.token_ids(words, special=False)
+        return [ids] if image is None else [image, ids]
 
     # What follows from it ---------------------------------------------------------------------
 
@@ -161,7 +172,7 @@ class Backbone(ABC):
         return self.connect(self.vision(pixels))
 
     @torch.no_grad()
-    def image_features(self, images: Sequence[ImageLike]) -> Tensor:
+    def image_features(self, images: Sequence[ImageLike]) -> Any:
         """Embeddings [N, V, D] of ``images``; each distinct picture is encoded once.
 
         Pictures given by path stay in a bounded cache, since the vision side is frozen.
@@ -169,7 +180,7 @@ class Backbone(ABC):
         return self._features.through(images, lambda new: self.encode_pixels(self.pixels(new)))
 
     @torch.no_grad()
-    def vision_states(self, images: Sequence[ImageLike]) -> Tensor:
+    def vision_states(self, images: Sequence[ImageLike]) -> Any:
         """What the connector reads [N, S, E], cached as :meth:`image_features` is."""
         return self._states.through(images, lambda new: self.vision(self.pixels(new)))
 
@@ -213,13 +224,13 @@ class Backbone(ABC):
         *,
         with_answers: bool = False,
         with_stop: bool = False,
-        embedded: Tensor | None = None,
+        embedded: Any = None,
     ) -> list[Row]:
         """One :class:`Row` a question; all images of a call go through the vision side at once.
 
         ``with_stop`` ends each answer with the token that ends generation, as training may want it.
-        ``embedded`` [questions with an image, V, D] stands in for the images' own embeddings, where
-        a method changed the connector.
+        ``embedded`` stands in for what :meth:`image_features` gives for the questions with an
+        image, where a method changed the connector.
         """
         questions = check_questions(questions)
         pictured = [i for i, q in enumerate(questions) if q.image is not None]
@@ -230,7 +241,7 @@ class Backbone(ABC):
                 field="image",
                 remedy="leave the image out, or use a backbone with a vision side",
             )
-        features: dict[int, Tensor] = {}
+        features: dict[int, Any] = {}
         if pictured:
             if embedded is None:
                 embedded = self.image_features([questions[i].image for i in pictured])
@@ -252,7 +263,7 @@ class Backbone(ABC):
         with_answers: bool = False,
         with_stop: bool = False,
         padding_side: Literal["left", "right"] = "left",
-        embedded: Tensor | None = None,
+        embedded: Any = None,
     ) -> Batch:
         """Questions, with and without images mixed as they come, as one padded batch."""
         rows = self.rows(
@@ -293,7 +304,7 @@ class Backbone(ABC):
         return generate_ids(
             self.language_model,
             batch,
-            eos_token_id=self.stop_token_id,
+            eos_token_id=kwargs.pop("eos_token_id", self.stop_token_id),
             pad_token_id=eos if pad is None else pad,
             **kwargs,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 
 from ..core.errors import BackboneError, ConfigError
 from ..core.shipped import ASSETS
+from .auto import HFAuto
 from .base import Backbone
 from .entries import BACKBONES
+from .families import FAMILIES
 from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
+from .hub import from_where
 
 _FAMILIES: dict[str, type[HFBackbone]] = {
     "blip-2": HFBlip2,
@@ -25,7 +29,8 @@ LLAVA_TEMPLATE = "USER: <image>\nQuestion: {} Short answer: ASSISTANT:"
 
 def _scenes(name: str) -> Any:
     def load(source: str | Path | None = None, **kwargs: Any) -> Backbone:
-        kwargs.setdefault("template", "Question: {} Short answer:")
+        if name != "scenes-qwen":  # its processor has a chat template
+            kwargs.setdefault("template", "Question: {} Short answer:")
         return from_folder(source or ASSETS / name, name=name, **kwargs)
 
     return load
@@ -93,14 +98,19 @@ BACKBONES.add(
 
 
 def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
-    """A local model folder, its family read from ``config.json``.
+    """A local model folder, or a model on the hub, its family read from ``config.json``.
 
     Raises:
         BackboneError: no such folder, or a family that has no backbone here.
     """
     path = Path(folder)
     try:
-        config = json.loads((path / "config.json").read_text())
+        if is_hub_id(folder):
+            config = _hub_config(str(folder))
+        else:
+            config = json.loads((path / "config.json").read_text())
+        if not isinstance(config, dict):
+            raise ValueError("config.json holds no mapping")
         family = config.get("model_type")
         if family == "blip-2" and config.get("text_config", {}).get("model_type") == "llama":
             family = "blip-2 with llama"
@@ -109,17 +119,62 @@ def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
             f"{path} is not a model folder: {error}",
             remedy="give a folder with config.json and weights",
         ) from error
-    if family not in _FAMILIES:
+    options = {"name": path.name, **kwargs}
+    if family in _FAMILIES:
+        return _FAMILIES[family].from_pretrained(str(folder), **options)
+    _check_family(path, family)
+    return HFAuto.from_pretrained(str(folder), **options)
+
+
+def _check_family(path: Path, family: Any) -> None:
+    """Raise :class:`BackboneError` for a family that the installed transformers does not load."""
+    import transformers
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES,
+    )
+
+    if family in NAMES:
+        return
+    installed = f"transformers {transformers.__version__}"
+    if family in FAMILIES:
+        known = FAMILIES[family]
         raise BackboneError(
-            f"{path} holds a {family!r} model; supported here: {', '.join(_FAMILIES)}",
-            remedy="register a loader of your own with BACKBONES.add(name=..., loader=...)",
+            f"{path} holds a {known.title} model, which {installed} does not load",
+            remedy=f"pip install -U 'transformers>={known.since}'",
         )
-    return _FAMILIES[family].from_pretrained(path, **{"name": path.name, **kwargs})
+    raise BackboneError(
+        f"{path} holds a {family!r} model, which {installed} does not load as a model of images "
+        f"and text; tested here: {', '.join(FAMILIES)}",
+        remedy="register a loader of your own with BACKBONES.add(name=..., loader=...)",
+    )
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether ``name`` can only be a model on the hub: two words with a slash, and no folder."""
+    parts = str(name).split("/")
+    fits = len(parts) == 2 and all(re.fullmatch(r"[\w.-]*\w", part) for part in parts)
+    return fits and str(name) not in BACKBONES and not os.path.isdir(parts[0])
+
+
+def _hub_config(name: str) -> dict[str, Any]:
+    """``config.json`` of a model on the hub, or in the cache of it."""
+    from huggingface_hub import hf_hub_download
+
+    return json.loads(Path(hf_hub_download(name, "config.json", **from_where(name))).read_text())
 
 
 def check_backbones(*names: str) -> None:
-    """Raise :class:`UnknownNameError` for the first that is no name and no folder."""
-    BACKBONES.check(*(name for name in names if not os.path.isdir(name)))
+    """Raise :class:`UnknownNameError` for the first that is no name, no folder and no hub id."""
+    BACKBONES.check(*(name for name in names if not (os.path.isdir(name) or is_hub_id(name))))
+
+
+QUANTISED = {"4bit": 4, "8bit": 8}
+
+
+def check_dtype(name: str) -> None:
+    """Raise :class:`ConfigError` unless ``name`` is a dtype's or says how weights are quantised."""
+    if name not in QUANTISED:
+        dtype_named(name)
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -130,7 +185,9 @@ def dtype_named(name: str) -> torch.dtype:
     """
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"unknown dtype {name!r}", remedy="float32, bfloat16 or float16")
+        raise ConfigError(
+            f"unknown dtype {name!r}", remedy="float32, bfloat16, float16, 4bit or 8bit"
+        )
     return dtype
 
 
@@ -161,17 +218,22 @@ def load_backbone(
     Args:
         name: ``"scenes-blip2"``, ``"scenes-minigpt4"``, ``"scenes-llava"``, ``"blip2-hf"``,
             ``"llava"``, EasyEdit's own ``"blip2"`` and ``"minigpt4"``, a name that somebody
-            registered, or the path of a model folder.
+            registered, the path of a model folder, or a hub id such as
+            ``"Qwen/Qwen2.5-VL-3B-Instruct"``.
         source: folder or hub id to load instead of the name's usual one; for EasyEdit's own models
             an EasyEdit hparams file.
-        device, dtype: where and how; float32 on a CPU by default.
+        device, dtype: where and how; float32 on a CPU by default. "4bit" and "8bit" quantise the
+            weights by bitsandbytes; what an editor adds to them stays in its own precision.
+        kwargs: ``template``, ``text_template``, ``device_map`` and others of the backbone's class.
 
     Raises:
         UnknownNameError: no such name; the message offers the nearest.
         BackboneError: it cannot be loaded.
     """
     check_device(device)
+    if isinstance(dtype, str) and dtype in QUANTISED:
+        kwargs["bits"], dtype = QUANTISED[dtype], None
     kwargs |= {"device": device, "dtype": dtype_named(dtype) if isinstance(dtype, str) else dtype}
-    if str(name) not in BACKBONES and os.path.isdir(name):
+    if str(name) not in BACKBONES and (os.path.isdir(name) or is_hub_id(name)):
         return from_folder(name, **kwargs)
     return BACKBONES.get(str(name)).load(source, **kwargs)

@@ -6,14 +6,14 @@ Attribute paths moved between transformers 4.49 and 5.x (``model.language_model`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import BackboneError
+from ..core.errors import BackboneError, ConfigError
 from ..data.images import open_image
 from ..data.records import ImageLike
 from .base import Backbone
@@ -41,6 +41,80 @@ def _dtype_argument() -> str:
     return "dtype" if version >= (4, 56) else "torch_dtype"
 
 
+def load_parts(
+    folder: str | Path,
+    what: str,
+    parts: Mapping[str, str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    device_map: Any = None,
+    bits: int | None = None,
+) -> dict[str, Any]:
+    """A model and what belongs to it, from a folder or hub id.
+
+    Args:
+        what: the kind of model, for messages.
+        parts: "model" and others, each with its class in transformers.
+        device, dtype: float32 on a CPU and the stored dtype on a GPU by default.
+        device_map: as transformers takes it, e.g. "auto"; ``device`` then does not count.
+        bits: 4 or 8 loads the weights quantised, by bitsandbytes; what an editor adds is not.
+
+    Raises:
+        BackboneError: files are missing or unreadable, or bitsandbytes is needed and missing.
+        ConfigError: another number of bits.
+    """
+    where = from_where(folder)
+    import transformers
+
+    cpu = device_map is None and torch.device(device).type == "cpu"
+    wanted = dtype if dtype is not None else (torch.float32 if cpu else "auto")
+    options: dict[str, Any] = {_dtype_argument(): wanted}
+    if bits is not None:
+        options["quantization_config"] = _quantised(bits, dtype)
+        device_map = {"": str(device)} if device_map is None else device_map
+    if device_map is not None:
+        options["device_map"] = device_map
+    found: dict[str, Any] = {}
+    try:
+        for name, kind in parts.items():
+            own = options if name == "model" else {}
+            # Processors on NumPy, where there is a choice: the same numbers in every version.
+            own = own | ({"use_fast": False} if kind == "AutoImageProcessor" else {})
+            found[name] = getattr(transformers, kind).from_pretrained(folder, **own, **where)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if where:
+            raise unreachable(folder) from error
+        raise BackboneError(
+            f"cannot load {what} from {folder}: {error}",
+            remedy="give a complete model folder, or a hub id where the hub can be reached",
+        ) from error
+    if device_map is None:
+        found["model"].to(device)
+    found["model"].requires_grad_(False)
+    return found
+
+
+def _quantised(bits: int, dtype: torch.dtype | None) -> Any:
+    import importlib.util
+
+    import transformers
+
+    if bits not in (4, 8):
+        raise ConfigError(f"bits is {bits!r}", remedy="4 or 8, or leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BackboneError(
+            f"weights of {bits} bits need bitsandbytes", remedy="pip install bitsandbytes"
+        )
+    if bits == 8:
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype or torch.bfloat16,
+    )
+
+
 class HFBackbone(Backbone):
     """What the Hugging Face families share: image processing and loading from a folder or hub."""
 
@@ -62,38 +136,28 @@ class HFBackbone(Backbone):
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         device_map: Any = None,
+        bits: int | None = None,
         **kwargs: Any,
     ) -> HFBackbone:
-        """Load a model folder or hub id; float32 on a CPU and the stored dtype on a GPU by default.
+        """Load a model folder or hub id; arguments as for :func:`load_parts`.
 
         Raises:
             BackboneError: files are missing or unreadable; the message names the folder.
         """
-        where = from_where(folder)
-        import transformers
-
-        cpu = device_map is None and torch.device(device).type == "cpu"
-        wanted = dtype if dtype is not None else (torch.float32 if cpu else "auto")
-        placed = {} if device_map is None else {"device_map": device_map}
-        try:
-            model_class = getattr(transformers, cls.model_class)
-            options = {_dtype_argument(): wanted, **placed, **where}
-            model = model_class.from_pretrained(folder, **options)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
-            processor = transformers.AutoImageProcessor.from_pretrained(
-                folder, use_fast=False, **where
-            )
-        except (OSError, ValueError, KeyError) as error:
-            if where:
-                raise unreachable(folder) from error
-            raise BackboneError(
-                f"cannot load {cls.family} from {folder}: {error}",
-                remedy="give a complete model folder, or a hub id where the hub can be reached",
-            ) from error
-        if device_map is None:
-            model.to(device)
-        model.requires_grad_(False)
-        return cls(name or str(folder), model, tokenizer, processor, **kwargs)
+        parts = {
+            "model": cls.model_class,
+            "tokenizer": "AutoTokenizer",
+            "processor": "AutoImageProcessor",
+        }
+        found = load_parts(
+            *(folder, cls.family, parts),
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            bits=bits,
+        )
+        args = (found[part] for part in parts)
+        return cls(name or str(folder), *args, **kwargs)
 
     model_class: str
 

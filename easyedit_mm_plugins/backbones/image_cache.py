@@ -1,8 +1,9 @@
-"""Tensors that were computed from pictures, kept for the next question about the same picture."""
+"""What was computed from pictures, kept for the next question about the same picture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +13,16 @@ from ..data.images import image_key
 from ..data.records import ImageLike
 
 
-class ImageCache(LRU[Tensor]):
-    """One tensor a picture, for pictures given by path: a changed file is another picture.
+class ImageCache(LRU[Any]):
+    """One tensor, or other value, a picture, for pictures given by path: a changed file is another
+    picture.
 
     Arguments as for :class:`LRU`.
     """
 
-    def through(
-        self, images: Sequence[ImageLike], encode: Callable[[list[ImageLike]], Tensor]
-    ) -> Tensor:
-        """``encode(images)`` ``[N, ...]``, asked once for each distinct picture that is not kept.
+    def through(self, images: Sequence[ImageLike], encode: Callable[[list[ImageLike]], Any]) -> Any:
+        """``encode(images)``, ``[N, ...]`` or a list, asked once for each distinct picture that is
+        not kept.
 
         Raises:
             DataError: a file does not exist.
@@ -38,9 +39,10 @@ class ImageCache(LRU[Tensor]):
             if len(missing) == len(images):
                 return fresh
             rows.update(zip(missing, fresh, strict=True))
-        return torch.stack([rows[key] for key in keys])
+        found = [rows[key] for key in keys]
+        return torch.stack(found) if isinstance(found[0], Tensor) else found
 
 
 def in_bytes(limit: int) -> ImageCache:
     """A cache of at most ``limit`` bytes."""
-    return ImageCache(limit, lambda tensor: tensor.nbytes)
+    return ImageCache(limit, lambda value: value.nbytes)

@@ -5,7 +5,9 @@ between text tokens. A :class:`Row` is such a sequence, a :class:`Batch` is rows
 side, and the functions below run a Hugging Face causal language model on it. Base models and the
 counterfactual model of MSCKE share this file.
 
-Shapes: B rows, T positions, D hidden size, V image tokens, n_i answer tokens of row i.
+Shapes: B rows, T positions, D hidden size, V image tokens, n_i answer tokens of row i, P axes of a
+position (Qwen-VL has three: time, height, width), L layers after which image tokens get something
+added (Qwen3-VL's deepstack).
 """
 
 from __future__ import annotations
@@ -18,8 +20,33 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-# Token ids, or ready embeddings [V, D].
-Segment: TypeAlias = "list[int] | Tensor"
+
+@dataclass(frozen=True)
+class Mixed:
+    """Tokens of which some are an image's.
+
+    Attributes:
+        ids: all n of them.
+        at: [n], true on image tokens.
+        features: [V, D], what stands on them instead of embedded ids.
+        positions: [n, P], counted from 0, where a model's positions have several axes.
+        deepstack: [V, L, D], what is added to the image tokens after each of the first L layers.
+        picture: what a backbone made them of.
+    """
+
+    ids: list[int]
+    at: Tensor
+    features: Tensor
+    positions: Tensor | None = None
+    deepstack: Tensor | None = None
+    picture: Any = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+# Token ids, ready embeddings [V, D], or both in one.
+Segment: TypeAlias = "list[int] | Tensor | Mixed"
 
 
 @dataclass
@@ -37,7 +64,8 @@ class Batch:
     Attributes:
         inputs_embeds: [B, T, D].
         attention_mask: [B, T], 1 on real positions.
-        position_ids: [B, T], counted from 0 over real positions, whatever the padding side.
+        position_ids: [B, T], counted from 0 over real positions, whatever the padding side; or
+            [B, T, P].
         image_mask: [B, T], true where an image embedding lies.
         answer_mask: [B, T], true on answer tokens.
         prompt_end: [B], index of the last prompt position.
@@ -45,6 +73,7 @@ class Batch:
         ends: ``prompt_end`` as numbers, to be looked at without waiting for a device.
         image_spans: where each row's image begins and ends; ``None``: it has none, or not in one
             run.
+        deepstack: [B, T, L, D], zero but on image tokens, see :class:`Mixed`.
     """
 
     inputs_embeds: Tensor
@@ -56,6 +85,7 @@ class Batch:
     answers: list[list[int]]
     ends: list[int] = field(default_factory=list)
     image_spans: list[tuple[int, int] | None] = field(default_factory=list)
+    deepstack: Tensor | None = None
 
 
 def assemble(
@@ -71,19 +101,26 @@ def assemble(
         embed: token ids [n] -> embeddings [n, D]; called once for all rows.
         padding_side: where the padding goes.
     """
-    ids = [i for row in rows for s in (*row.segments, row.answer) if isinstance(s, list) for i in s]
+    ids = [i for row in rows for s in (*row.segments, row.answer) for i in _words(s)]
     device = _device(embed)
     embedded = embed(torch.tensor(ids, dtype=torch.long, device=device))
     sequences, images, cursor = [], [], 0
     for row in rows:
         parts, kinds = [], []
         for segment in (*row.segments, row.answer):
-            if isinstance(segment, list):
-                parts.append(embedded[cursor : cursor + len(segment)])
-                cursor += len(segment)
-            else:
+            if isinstance(segment, Tensor):
                 parts.append(segment.to(embedded))
-            kinds += [not isinstance(segment, list)] * len(segment)
+                kinds += [True] * len(segment)
+                continue
+            part = embedded[cursor : cursor + len(segment)]
+            cursor += len(segment)
+            if isinstance(segment, Mixed):
+                places = segment.at.nonzero().flatten().to(part.device)
+                part = part.index_put((places,), segment.features.to(part))
+                kinds += segment.at.tolist()
+            else:
+                kinds += [False] * len(segment)
+            parts.append(part)
         sequences.append(torch.cat(parts))
         images.append(torch.tensor(kinds, dtype=torch.bool))
     lengths = [len(s) for s in sequences]
@@ -108,38 +145,102 @@ def assemble(
     return Batch(
         inputs_embeds=torch.stack(pieces),
         attention_mask=mask.to(device),
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(device),
+        position_ids=_positions(rows, mask).to(device),
         image_mask=image_mask.to(device),
         answer_mask=answer_mask.to(device),
         prompt_end=ends.to(device),
         answers=[row.answer for row in rows],
         ends=ends.tolist(),
         image_spans=spans,
+        deepstack=_deepstack(rows, mask, image_mask, batch_embeds),
     )
+
+
+def _words(segment: Segment) -> list[int]:
+    """The ids that are embedded; an image token's may lie outside of the vocabulary."""
+    if isinstance(segment, Mixed):
+        return [
+            0 if image else i for i, image in zip(segment.ids, segment.at.tolist(), strict=True)
+        ]
+    return segment if isinstance(segment, list) else []
+
+
+def _positions(rows: Sequence[Row], mask: Tensor) -> Tensor:
+    """[B, T], or [B, T, P]: text goes on where what came before it ends."""
+    plain = (mask.cumsum(-1) - 1).clamp(min=0)
+    axes = {
+        s.positions.shape[-1]
+        for row in rows
+        for s in row.segments
+        if isinstance(s, Mixed) and s.positions is not None
+    }
+    if not axes:
+        return plain
+    found = plain[..., None].repeat(1, 1, axes.pop())
+    for i, row in enumerate(rows):
+        parts: list[Tensor] = []
+        start = 0
+        for segment in (*row.segments, row.answer):
+            own = segment.positions if isinstance(segment, Mixed) else None
+            if own is None:
+                own = torch.arange(len(segment))[:, None].expand(-1, found.shape[-1])
+            parts.append(start + own.cpu())
+            start = int(parts[-1].max()) + 1 if len(own) else start
+        found[i, mask[i].bool()] = torch.cat(parts)
+    return found
+
+
+def _deepstack(
+    rows: Sequence[Row], mask: Tensor, image_mask: Tensor, embedded: Tensor
+) -> Tensor | None:
+    """[B, T, L, D], see :class:`Batch`."""
+    stacks = [
+        [s.deepstack for s in row.segments if isinstance(s, Mixed) and s.deepstack is not None]
+        for row in rows
+    ]
+    depths = {stack.shape[1] for own in stacks for stack in own}
+    if not depths:
+        return None
+    found = embedded.new_zeros(*mask.shape, depths.pop(), embedded.shape[-1])
+    for i, own in enumerate(stacks):
+        if own:
+            places = image_mask[i].nonzero().flatten().to(found.device)
+            found[i] = found[i].index_put((places,), torch.cat(own).to(found))
+    return found
 
 
 def _span(row: Row, start: int) -> tuple[int, int] | None:
     """Where the image of a row that begins at ``start`` lies, if it has just one."""
-    lengths = [len(segment) for segment in row.segments]
-    images = [i for i, segment in enumerate(row.segments) if not isinstance(segment, list)]
-    if len(images) != 1:
-        return None
-    before = start + sum(lengths[: images[0]])
-    return before, before + lengths[images[0]]
+    images = []
+    for segment in row.segments:
+        stop = start + len(segment)
+        if isinstance(segment, Mixed):
+            places = segment.at.nonzero().flatten().tolist()
+            if places:
+                if places[-1] - places[0] + 1 != len(places):
+                    return None
+                images.append((start + places[0], start + places[-1] + 1))
+        elif isinstance(segment, Tensor):
+            images.append((start, stop))
+        start = stop
+    return images[0] if len(images) == 1 else None
 
 
 def hidden_states(lm: Any, batch: Batch) -> Tensor:
     """Last hidden states [B, T, D] of the decoder under ``lm``, before its output head."""
     decoder = getattr(lm, lm.base_model_prefix)
-    kwargs: dict[str, Any] = {
-        "inputs_embeds": batch.inputs_embeds,
-        "attention_mask": batch.attention_mask,
-        "use_cache": False,
-        "return_dict": True,
-    }
-    if _takes(decoder, "position_ids"):
-        kwargs["position_ids"] = batch.position_ids
-    return decoder(**kwargs).last_hidden_state
+    inputs = decoder_inputs(lm, batch)
+    return decoder(**inputs, use_cache=False, return_dict=True).last_hidden_state
+
+
+def decoder_inputs(lm: Any, batch: Batch) -> dict[str, Any]:
+    """What the decoder under ``lm`` takes of a batch; a language model of ours says it itself."""
+    if hasattr(lm, "decoder_inputs"):
+        return lm.decoder_inputs(batch)
+    inputs = {"inputs_embeds": batch.inputs_embeds, "attention_mask": batch.attention_mask}
+    if takes(getattr(lm, lm.base_model_prefix), "position_ids"):
+        inputs["position_ids"] = batch.position_ids
+    return inputs
 
 
 def answer_logits(lm: Any, batch: Batch) -> list[Tensor]:
@@ -164,15 +265,16 @@ def generate_ids(
     lm: Any,
     batch: Batch,
     *,
-    eos_token_id: int,
+    eos_token_id: int | Sequence[int],
     pad_token_id: int,
     max_new_tokens: int = 8,
     **kwargs: Any,
 ) -> list[list[int]]:
     """New token ids of each row, without the end token; greedy unless ``kwargs`` say otherwise.
 
-    The batch must be padded on the left and carry no answers.
+    The batch must be padded on the left and carry no answers. Of several end tokens each ends.
     """
+    stops = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
     if hasattr(lm, "generate") and hasattr(lm, "generation_config"):
         out = lm.generate(
             inputs_embeds=batch.inputs_embeds,
@@ -180,12 +282,12 @@ def generate_ids(
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
             pad_token_id=pad_token_id,
+            **(lm.prompt_inputs(batch) if hasattr(lm, "prompt_inputs") else {}),
             **{"do_sample": False, "num_beams": 1, **kwargs},
         )
     else:  # language models with code of their own, older than generation mixins
-        out = _greedy(lm, batch, eos_token_id, max_new_tokens)
-    rows = out.tolist()
-    return [r[: r.index(eos_token_id)] if eos_token_id in r else r for r in rows]
+        out = _greedy(lm, batch, stops[0], max_new_tokens)
+    return [row[: next((i for i, t in enumerate(row) if t in stops), None)] for row in out.tolist()]
 
 
 @torch.no_grad()
@@ -205,7 +307,8 @@ def _greedy(lm: Any, batch: Batch, eos_token_id: int, max_new_tokens: int) -> Te
     return new
 
 
-def _takes(module: nn.Module, argument: str) -> bool:
+def takes(module: nn.Module, argument: str) -> bool:
+    """Whether ``module.forward`` has a parameter of that name."""
     return argument in inspect.signature(module.forward).parameters
 
 

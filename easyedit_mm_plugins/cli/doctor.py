@@ -73,12 +73,30 @@ class BackboneCheck:
     methods: list[MethodCheck]
 
 
+@dataclass(frozen=True)
+class FamilyCheck:
+    """A family of models that load by folder or hub id, and what it needs.
+
+    Attributes:
+        family: its name for people.
+        model_type: what ``config.json`` calls it.
+        needs: what must be installed before it loads; empty: it loads here.
+        gigabytes: of usual weights in bfloat16, by hub id; the processor lies beside them.
+    """
+
+    family: str
+    model_type: str
+    needs: list[str]
+    gigabytes: dict[str, float]
+
+
 @dataclass
 class Diagnosis:
     """Everything that was looked at."""
 
     findings: list[Finding] = field(default_factory=list)
     backbones: list[BackboneCheck] = field(default_factory=list)
+    families: list[FamilyCheck] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
@@ -140,6 +158,8 @@ def examine(methods: list[str] | None = None, backbones: list[str] | None = None
         checked = check_backbone(base, chosen, easyedit=easyedit)
         report.backbones.append(checked)
         _asked_for(report, checked, bool(backbones), bool(methods), base.embedded)
+    if not backbones:
+        report.families = check_families()
     return report
 
 
@@ -228,6 +248,23 @@ def check_backbone(
         [one for one in missing if not one.blocking],
         [_check_method(method, base, easyedit) for method in methods],
     )
+
+
+def check_families() -> list[FamilyCheck]:
+    """Every tested family of vision-language models, and what is lacking for it here."""
+    from packaging.version import Version
+
+    from ..backbones.families import FAMILIES
+
+    found = []
+    for family in FAMILIES.values():
+        needs, here = [], package_version("transformers")
+        if here is None or Version(here) < Version(family.since):
+            needs.append(f"transformers>={family.since}")
+        needs += [name for name in family.needs if package_version(name) is None]
+        sizes = {hub: round(2 * billions, 1) for hub, billions in family.weights.items()}
+        found.append(FamilyCheck(family.title, family.model_type, needs, sizes))
+    return found
 
 
 def _settings(method: MethodEntry | None, base: BackboneEntry) -> dict[str, Any]:
@@ -322,6 +359,17 @@ def show(report: Diagnosis) -> None:
             parts.append(f"- to be trained first: {', '.join(untrained)}")
         parts += [f"- {m.method} needs {', '.join(m.needs)}" for m in checked.methods if m.needs]
         line(mark, checked.backbone, " ".join(part for part in parts if part))
+    if report.families:
+        CONSOLE.print(
+            "\n[bold]Families of models that load by folder or hub id[/] (model and processor in "
+            "one place; GB of the weights in bfloat16, activations come on top)"
+        )
+    for family in report.families:
+        sizes = ", ".join(f"{hub} {size:g} GB" for hub, size in family.gigabytes.items())
+        if family.needs:
+            line("[yellow]lacks[/]  ", family.family, f"{', '.join(family.needs)}; {sizes}")
+        else:
+            line("[green]loads[/]  ", family.family, sizes)
     state = "[red]Something is broken.[/] " if report.broken else ""
     CONSOLE.print(f"\n{state}[bold]What to do next[/]")
     for number, step in enumerate(next_steps(report), 1):

@@ -25,9 +25,9 @@ def _checked_device(value: str) -> str:
 
 def _checked_dtype(value: str | None) -> str | None:
     if value is not None:
-        from ..backbones import dtype_named
+        from ..backbones import check_dtype
 
-        dtype_named(value)
+        check_dtype(value)
     return value
 
 
@@ -40,9 +40,11 @@ AllowOutside = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...", callback=_checked_device)]
 Backbones = Annotated[
     list[str],
-    typer.Option(help="Base model: a name (see 'list backbones'), NAME=SOURCE or a model folder."),
+    typer.Option(
+        help="Base model: a name (see 'list backbones'), NAME=SOURCE, a model folder or a hub id."
+    ),
 ]
-OneBackbone = Annotated[str, typer.Option(help="Base model: a name or a model folder.")]
+OneBackbone = Annotated[str, typer.Option(help="Base model: a name, a model folder or a hub id.")]
 TrainingData = Annotated[
     str, typer.Option(help="Training records: scenes, a JSON file, or NAME:PATH.")
 ]
@@ -54,7 +56,8 @@ SkipBad = Annotated[
     typer.Option("--skip-bad", help="Leave bad records out and count them, instead of stopping."),
 ]
 DType = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16.", callback=_checked_dtype)
+    str | None,
+    typer.Option(help="float32, bfloat16, float16, 4bit or 8bit.", callback=_checked_dtype),
 ]
 EDITOR = "Trained editor: the folder of a training, or best/ in it"  # help of --editor
 

@@ -108,7 +108,14 @@ def changed_rows(
             first.append(i)
         which.append(places[key])
     states = backbone.vision_states([questions[i].image for i in first])
-    with applied(backbone.linear_modules(), [deltas[i] for i in first]):
+    modules, own = backbone.linear_modules(), [deltas[i] for i in first]
+    if backbone.ragged:
+        changed: list[Any] = []
+        for state, delta in zip(states, own, strict=True):
+            with applied(modules, [delta]):
+                changed += backbone.connect([state])
+        return backbone.batch(questions, embedded=[changed[k] for k in which], **kwargs)
+    with applied(modules, own):
         embedded = backbone.connect(states)
     return backbone.batch(questions, embedded=embedded[which], **kwargs)
 

@@ -115,7 +115,7 @@ class FrozenStates:
             image_mask=batch.image_mask[:, :width],
         )
         read = gate_input(config.gate.kind, outputs[config.gate_layer][:, :width], seen)
-        rows = []
+        rows, deepstack = [], batch.deepstack
         for i, real in enumerate(batch.attention_mask.bool()):
             kept = real.nonzero().flatten()
             # An edit sample is what an edit is added with: without the token that ends it.
@@ -130,6 +130,8 @@ class FrozenStates:
                     read[i].clone(),
                     len(kept) - len(batch.answers[i]) - 1,
                     states,
+                    position=batch.position_ids[i, real].clone(),
+                    deepstack=deepstack[i, real].clone() if deepstack is not None else None,
                 )
             )
         return rows

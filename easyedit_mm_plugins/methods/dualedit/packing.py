@@ -4,7 +4,8 @@ Questions on one image begin with the same tokens, which a causal decoder gives 
 they lie behind one copy of them, kept apart by a block-causal mask, each at the positions it would
 have alone. Questions without an image lie behind any of them and do not see it.
 
-Shapes: n positions of a question, T positions of a packed row, B packed rows, D hidden size.
+Shapes: n positions of a question, T positions of a packed row, B packed rows, D hidden size, P axes
+of a position, L deepstack layers.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class QuestionStates:
         end: index of the prompt's last token.
         states: for an edit ``[n, D]`` by adapter layer, what adapters take keys and values from.
         logits: where they were needed ``[a, vocab]``, the base model's at the answer.
+        position: ``[n]`` or ``[n, P]``; ``None``: counted.
+        deepstack: ``[n, L, D]``, as of :class:`Batch`, where the model has it.
     """
 
     hidden: Tensor
@@ -43,12 +46,14 @@ class QuestionStates:
     end: int
     states: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
+    position: Tensor | None = None
+    deepstack: Tensor | None = None
 
     @property
     def size(self) -> int:
         """Bytes."""
         kept = [self.hidden, self.image, self.gate, *self.states.values()]
-        kept += [] if self.logits is None else [self.logits]
+        kept += [t for t in (self.logits, self.position, self.deepstack) if t is not None]
         return sum(t.nbytes for t in kept)
 
 
@@ -94,6 +99,7 @@ def pack(rows: Sequence[QuestionStates], groups: Sequence[Hashable]) -> Packed:
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
+    rows = _alike(rows)
     laid = [_lay(rows, indices) for indices in members.values()]
     pad = nn.utils.rnn.pad_sequence
     hidden = pad([row["hidden"] for row in laid], batch_first=True)
@@ -116,8 +122,26 @@ def pack(rows: Sequence[QuestionStates], groups: Sequence[Hashable]) -> Packed:
         answer_mask=table("answer", False),
         prompt_end=torch.zeros(len(laid), dtype=torch.long, device=hidden.device),
         answers=[row["ids"] for row in laid],
+        deepstack=table("deepstack") if "deepstack" in laid[0] else None,
     )
     return Packed(batch, mask, [row["order"] for row in laid])
+
+
+def _alike(rows: Sequence[QuestionStates]) -> list[QuestionStates]:
+    """``rows`` with positions of as many axes, and deepstack for all if one has it."""
+    axes = [r.position.shape[-1] for r in rows if r.position is not None and r.position.dim() == 2]
+    deep = next((r.deepstack for r in rows if r.deepstack is not None), None)
+    found = []
+    for row in rows:
+        position, deepstack = row.position, row.deepstack
+        if position is None:
+            position = torch.arange(len(row.hidden), device=row.hidden.device)
+        if axes and position.dim() == 1:
+            position = position[:, None].expand(-1, axes[0])
+        if deep is not None and deepstack is None:
+            deepstack = deep.new_zeros(len(row.hidden), *deep.shape[1:])
+        found.append(replace(row, position=position, deepstack=deepstack))
+    return found
 
 
 def _lay(rows: Sequence[QuestionStates], indices: Sequence[int]) -> dict:
@@ -127,22 +151,22 @@ def _lay(rows: Sequence[QuestionStates], indices: Sequence[int]) -> dict:
     shared = int(rows[pictured[0]].image.nonzero()[-1]) + 1 if pictured else 0
     first = rows[order[0]]
     device = first.hidden.device
-    parts = [(first.hidden[:shared], first.image[:shared], 0, 0, 0)]
+    # Of which question which positions, the block's number, and the answer's length.
+    parts = [(first, slice(0, shared), 0, 0)]
     for number, i in enumerate(order, 1):
         start = shared if i in pictured else 0
-        row = rows[i]
-        parts.append((row.hidden[start:], row.image[start:], number, start, len(row.answer)))
+        parts.append((rows[i], slice(start, None), number, len(rows[i].answer)))
     made: dict = {
-        "hidden": torch.cat([p[0] for p in parts]),
-        "image": torch.cat([p[1] for p in parts]),
         "ids": [t for i in order for t in rows[i].answer],
         "order": [(i, len(rows[i].answer)) for i in order],
     }
-    columns: dict[str, list] = {"block": [], "sees": [], "position": [], "answer": []}
-    for hidden, _, number, start, answer in parts:
-        n = len(hidden)
+    for name in ("hidden", "image", "position", "deepstack"):
+        if getattr(first, name) is not None:
+            made[name] = torch.cat([getattr(row, name)[where] for row, where, _, _ in parts])
+    columns: dict[str, list] = {"block": [], "sees": [], "answer": []}
+    for row, where, number, answer in parts:
+        n = len(row.hidden[where])
         columns["block"] += [number] * n
-        columns["sees"] += [number > 0 and start > 0] * n
-        columns["position"] += range(start, start + n)
+        columns["sees"] += [number > 0 and where.start > 0] * n
         columns["answer"] += [False] * (n - answer) + [True] * answer
     return made | {k: torch.tensor(v, device=device) for k, v in columns.items()}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...backbones.base import Backbone
 from ...backbones.partial import capture, only_below, starting_above
-from ...backbones.splice import Batch, Row, answer_logits, assemble, hidden_states
+from ...backbones.splice import Batch, answer_logits, hidden_states
 from ...data.records import Question
 from ..row_hooks import applied_apart
 
@@ -114,27 +114,38 @@ class ConnectorEdits(EditsOnFrozen):
     @torch.no_grad()
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        base = self.backbone
-        self.rows = base.rows(self.edits, with_answers=True, with_stop=self.with_stop)
-        self.states = base.vision_states([edit.image for edit in self.edits])
+        self.rows = self.backbone.rows(self.edits, with_answers=True, with_stop=self.with_stop)
+        self.states = self.backbone.vision_states([edit.image for edit in self.edits])
 
     @property
     def answers(self) -> list[list[int]]:
         return [row.answer for row in self.rows]
 
     def logits(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
-        with applied_apart(self.modules, weights):
-            embedded = self.backbone.connect(self.states)
-        rows = [
-            Row([seen if isinstance(s, Tensor) else s for s in row.segments], row.answer)
-            for row, seen in zip(self.rows, embedded, strict=True)
-        ]
-        batch = assemble(rows, self.backbone.embed)
-        return answer_logits(self.backbone.language_model, batch)
+        base = self.backbone
+        batch = base.batch(
+            self.edits,
+            with_answers=True,
+            with_stop=self.with_stop,
+            embedded=self._embedded(weights),
+        )
+        return answer_logits(base.language_model, batch)
+
+    def _embedded(self, weights: Mapping[str, Tensor]) -> Any:
+        if not self.backbone.ragged:
+            with applied_apart(self.modules, weights):
+                return self.backbone.connect(self.states)
+        embedded: list[Any] = []
+        for row, state in enumerate(self.states):
+            own = {name: weight[row : row + 1] for name, weight in weights.items()}
+            with applied_apart(self.modules, own):
+                embedded += self.backbone.connect([state])
+        return embedded
 
     def keep(self, rows: Sequence[int]) -> None:
         self.edits, self.rows = [self.edits[i] for i in rows], [self.rows[i] for i in rows]
-        self.states = self.states[rows]
+        ragged = self.backbone.ragged
+        self.states = [self.states[i] for i in rows] if ragged else self.states[rows]
 
 
 def wide(values: Tensor) -> torch.dtype:

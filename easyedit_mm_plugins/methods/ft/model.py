@@ -50,6 +50,12 @@ class FineTuning(DeltaEditor):
                 remedy="FT-LLM changes decoder layers (layers.*), FT-Visual the connector "
                 "(connector.*)",
             )
+        whole = all(m.weight.is_floating_point() for m in self.modules.values())
+        if self.config.weight_decay and not whole:
+            raise ConfigError(
+                "weight decay needs the weights themselves, which are quantised here",
+                remedy="set weight_decay: 0, or load the model in bfloat16",
+            )
 
     @classmethod
     def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
@@ -110,7 +116,7 @@ class FineTuning(DeltaEditor):
     @cached_property
     def size(self) -> int:
         """How many weights an edit changes."""
-        return sum(module.weight.numel() for module in self.modules.values())
+        return sum(m.out_features * m.in_features for m in self.modules.values())
 
     def describe(self) -> dict[str, Any]:
         """Modules, their size, and how they are tuned."""

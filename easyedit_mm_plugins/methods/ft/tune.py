@@ -36,7 +36,10 @@ def fine_tune(frozen: EditsOnFrozen, config: FTConfig, start: int = 0) -> list[D
     """
     count, edits = len(frozen.edits), list(frozen.edits)
     weights = {
-        name: torch.zeros(count, *m.weight.shape, device=m.weight.device, dtype=wide(m.weight))
+        # A quantised weight has another shape than what it stands for.
+        name: torch.zeros(
+            *(count, m.out_features, m.in_features), device=m.weight.device, dtype=wide(m.weight)
+        )
         for name, m in frozen.modules.items()
     }
     adam = PerRowAdam(frozen.modules, config)

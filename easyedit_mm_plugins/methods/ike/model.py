@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from ...backbones.base import Backbone
-from ...backbones.splice import Row, answer_logits, assemble
+from ...backbones.splice import Mixed, Row, answer_logits, assemble
 from ...core.errors import ConfigError, DataError
 from ...data import EditRecord, Question
 from ...host import easyedit as host
@@ -186,7 +186,8 @@ class IKE(Editor):
     def _row(self, question: Question, plain: Row, examples: list[str], fact: str) -> Row:
         """As EasyEdit's evaluation: no template around it, but where the template is a chat's."""
         text = "".join(examples) + fact + question.text
-        image = next((s for s in plain.segments if isinstance(s, torch.Tensor)), None)
+        seen = next((s for s in plain.segments if not isinstance(s, list)), None)
+        image = seen.picture if isinstance(seen, Mixed) else seen
         if image is not None and "<image>" in self.backbone.template:
             text = self.backbone.template.replace("{}", text)
         return Row(self.backbone.splice(image, text), plain.answer)

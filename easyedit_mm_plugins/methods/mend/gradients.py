@@ -42,6 +42,8 @@ def edit_gradients(
     """
     pictured = [i for i, edit in enumerate(edits) if edit.image is not None]
     inner = {name for name in modules if name.startswith("connector.")}
+    if backbone.ragged and inner and len(edits) > 1:  # a connector sees one image at a time
+        return [found for edit in edits for found in edit_gradients(backbone, modules, [edit])]
     rows = {name: pictured if name in inner else list(range(len(edits))) for name in modules}
     with torch.enable_grad(), _captured(modules) as found:
         embedded = None

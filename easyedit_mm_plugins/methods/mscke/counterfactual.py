@@ -152,8 +152,10 @@ class SmallLM(PairReader, nn.Module, Counterfactual):
         """Where the weights are."""
         return self.vision.weight.device
 
-    def see(self, features: Tensor) -> Tensor:
-        """The base model's image embeddings [N, V, D] through the linear map."""
+    def see(self, features: Any) -> Any:
+        """The base model's image embeddings [N, V, D], or pictures, through the linear map."""
+        if isinstance(features, list):
+            return [picture.seen_by(self.see(picture.features)) for picture in features]
         return self.vision(features.to(self.vision.weight))
 
     def describe(self) -> dict[str, Any]:

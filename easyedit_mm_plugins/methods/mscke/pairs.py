@@ -30,8 +30,8 @@ class PairReader:
     backbone: Backbone
     lm: Any
 
-    def see(self, features: Tensor) -> Tensor:
-        """The base model's image embeddings [N, V, D] as ``lm`` takes them; unchanged here."""
+    def see(self, features: Any) -> Any:
+        """The base model's image features as ``lm`` takes them; unchanged here."""
         return features
 
     def rows(
@@ -69,10 +69,7 @@ class PairReader:
         """One pair without its answer, laid out; ``image`` is [V, D] as ``lm`` takes it."""
         base = self.backbone
         fact = base.token_ids(f"{edit.text} {edit.answer}".strip())
-        prompt = base.prompt(query).replace("<image>\n", "").replace("<image>", "")
-        asked = base.token_ids(prompt, special=False)
-        seen: list[Segment] = [] if image is None else [image]
-        return [[*fact, base.stop_token_id], *seen, asked]
+        return [[*fact, base.stop_token_id], *base.asked(image, base.prompt(query))]
 
     def _batch(self, rows: list[Row], room: int = 0) -> Batch:
         batch = assemble(rows, self.lm.get_input_embeddings())

@@ -42,14 +42,21 @@ def measured_influence(
     layer = editor.config.first_layer
     hidden = row.hidden[None, : row.end + 1].expand(len(places) + 1, -1, -1)
     ones = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    kept = {"position": row.position, "deepstack": row.deepstack}
+    repeated = {
+        name: tensor[None, : row.end + 1].expand(len(hidden), *[-1] * tensor.dim())
+        for name, tensor in kept.items()
+        if tensor is not None
+    }
     batch = Batch(
         inputs_embeds=hidden,
         attention_mask=ones,
-        position_ids=ones.cumsum(-1) - 1,
+        position_ids=repeated.get("position", ones.cumsum(-1) - 1),
         image_mask=row.image[None, : row.end + 1].expand(len(hidden), -1),
         answer_mask=torch.zeros_like(ones, dtype=torch.bool),
         prompt_end=ones.sum(-1) - 1,
         answers=[[]] * len(hidden),
+        deepstack=repeated.get("deepstack"),
     )
     generator = torch.Generator().manual_seed(seed)
     rows = torch.arange(len(places), device=hidden.device)
