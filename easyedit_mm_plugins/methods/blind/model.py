@@ -30,8 +30,9 @@ class Blind(RoutedEditor):
     """Routes by an attacker; answers in scope as MSCKE does.
 
     It learns from the questions in and out of scope of the training records (those of ``fg_extra``
-    too), and that rephrased edits are in scope and text-only questions out. The edit's own question
-    about its own picture is always in scope.
+    too), and that rephrased edits are in scope. What takes no classifier is settled beforehand: the
+    edit's own question about its own picture is in scope, and no question without a picture is in
+    scope of an edit with one.
 
     Args:
         backbone: the base model.
@@ -84,7 +85,6 @@ class Blind(RoutedEditor):
         if self.shown.edit:
             for record in records:
                 asked += [Scoped(record.edit, query, True) for query in record.rephrase]
-                asked += [Scoped(record.edit, query, False) for query in record.text_loc]
         return shown_to(self.shown, asked, self._base.pictures, self._base.answers)
 
     # Edits ------------------------------------------------------------------------------------
@@ -132,12 +132,14 @@ class Blind(RoutedEditor):
         return hits
 
     def _scores(self, asked: Sequence[Scoped]) -> list[float]:
-        """Probabilities; 1 for an edit asked again, 0 where the picture to judge by is missing."""
+        """Probabilities; 1 for an edit asked again, 0 where the picture is missing."""
         scores = [1.0 if _again(one) else 0.0 for one in asked]
         told = [
             i
             for i, one in enumerate(asked)
-            if not scores[i] and not (self.shown.pictures and one.seen is None)
+            if not scores[i]
+            and (one.query.image is None) == (one.edit.image is None)
+            and not (self.shown.pictures and one.seen is None)
         ]
         for i, score in zip(told, self.attacker.score([asked[i] for i in told]), strict=True):
             scores[i] = float(score)

@@ -10,7 +10,7 @@ import torch
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError
 from easyedit_mm_plugins.data import FGVEditDataset, Question
 from easyedit_mm_plugins.methods import METHODS, make_editor
-from easyedit_mm_plugins.methods.blind import BlindHyperParams, BlindQueryPicture, BlindText
+from easyedit_mm_plugins.methods.blind import BlindHyperParams, BlindText
 
 from ...conftest import build_tiny, picture
 from ...support.blind_records import leaky
@@ -82,12 +82,15 @@ def test_texts_route_what_texts_tell_and_the_counterfactual_model_answers(folder
     assert all(torch.equal(kept[n], trained[n]) for n in trained)
 
 
-def test_what_sees_a_picture_needs_one(folder):
-    editor = make("blind-query-picture", folder)
-    assert isinstance(editor, BlindQueryPicture)
+@pytest.mark.parametrize("name", ["blind-query-picture", "blind-text"])
+def test_no_question_without_a_picture_is_in_scope_of_an_edit_with_one(name, folder):
+    editor = make(name, folder)
     edits, _ = asked(folder)
-    editor.add(edits[:1])
-    assert editor.route([Question("what size is the star?")])[0].score == 0
+    first, second = editor.add([edits[0], Question("what size is the star?", None, "small")])
+    bare = Question("what size is the red thing?")
+    assert editor.route([bare], visible=[[first]])[0].score == 0
+    both_bare = editor.route([bare], visible=[[second]])[0].score
+    assert (both_bare > 0) is (name == "blind-text")  # which needs no picture
 
 
 def test_memory_is_written_and_read(folder, tmp_path):
