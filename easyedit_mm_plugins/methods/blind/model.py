@@ -222,7 +222,9 @@ def mscke_counterfactual(backbone: Backbone, folder: str | Path | None = None) -
     config = read_header(place, "mscke", backbone, ("threshold", "counterfactual"))
     kind = COUNTERFACTUALS.get(config["counterfactual"])
     model: Any = kind.from_pretrained(part_folders(place, config)["counterfactual"], backbone)
-    return model.to(backbone.device) if isinstance(model, torch.nn.Module) else model
+    if isinstance(model, torch.nn.Module):
+        model.to(backbone.device)
+    return model
 
 
 def _again(one: Scoped) -> bool:
