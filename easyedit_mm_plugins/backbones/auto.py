@@ -274,7 +274,7 @@ class HFAuto(Backbone):
         return found
 
     def _process(
-        self, groups: Sequence[Sequence[ImageLike]]
+        self, groups: Sequence[Sequence[ImageLike]], asked: str = _ASKED
     ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         """The model's inputs for each group of images, and what its prompt says around a question.
 
@@ -282,7 +282,7 @@ class HFAuto(Backbone):
             DataError: the processor refuses an image.
         """
         pictures = [[open_image(image) for image in group] for group in groups]
-        texts = [self.frame(len(group)) for group in groups]
+        texts = [self.frame(len(group)).replace(_ASKED, asked) for group in groups]
         with _PROCESSING, self._heard() as heard:
             try:
                 inputs = self.processor(
@@ -298,12 +298,8 @@ class HFAuto(Backbone):
                     f"{type(self.processor).__name__} cannot take these images ({sizes}): {error}",
                     field="image",
                 ) from error
-        frames = []
-        for text in heard[0] if heard else texts:
-            before, found, after = text.partition(_ASKED)
-            if not found:
-                raise BackboneError(f"{self.name}: its processor loses the question of a prompt")
-            frames.append((before, after))
+        written = next((texts for texts in heard if all(asked in t for t in texts)), texts)
+        frames = [(t[: t.index(asked)], t[t.index(asked) + len(asked) :]) for t in written]
         return self._placed(inputs), frames
 
     def _no_second_start(self, text: str) -> dict[str, Any]:
@@ -349,7 +345,8 @@ class HFAuto(Backbone):
         from .decoder import Capped, CausalDecoder
 
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        inputs, frames = self._process([[torch.from_numpy(noise).permute(2, 0, 1) / 255]])
+        image = torch.from_numpy(noise).permute(2, 0, 1) / 255
+        inputs, frames = self._process([[image]])
         ids, self._seen_frame = inputs["input_ids"], frames[0]
         if not (ids == self.image_token).any():
             raise BackboneError(
@@ -361,7 +358,12 @@ class HFAuto(Backbone):
         head = self.model.get_output_embeddings()
         lm = CausalDecoder(self._body, head, habits).eval()
         seen = pictures_of(found, ids, torch.ones_like(ids).bool(), self.image_token, frames)[0]
-        self.language_model = lm
+        (other,) = self._look(*self._process([[image]], "Where is it?"))
+        if not torch.allclose(other.features, seen.features, rtol=1e-2, atol=1e-3):
+            raise BackboneError(
+                f"what a {type(self.model).__name__} sees in an image depends on the question, so "
+                "its images cannot be looked at once and kept"
+            )
         (segment,) = self.splice(seen, _ASKED)
         if segment.ids != ids[0].tolist():  # type: ignore[union-attr]
             raise BackboneError(f"{self.name}: its processor's tokens are not its tokenizer's")

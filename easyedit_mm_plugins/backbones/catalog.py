@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..core.errors import BackboneError, ConfigError
 from ..core.shipped import ASSETS
 from .auto import HFAuto
 from .base import Backbone
-from .entries import BACKBONES
+from .entries import BACKBONES, is_hub_id
 from .families import FAMILIES
 from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
 from .hub import from_where
@@ -147,13 +146,6 @@ def _check_family(path: Path, family: Any) -> None:
         f"and text; tested here: {', '.join(FAMILIES)}",
         remedy="register a loader of your own with BACKBONES.add(name=..., loader=...)",
     )
-
-
-def is_hub_id(name: str | Path) -> bool:
-    """Whether ``name`` can only be a model on the hub: two words with a slash, and no folder."""
-    parts = str(name).split("/")
-    fits = len(parts) == 2 and all(re.fullmatch(r"[\w.-]*\w", part) for part in parts)
-    return fits and str(name) not in BACKBONES and not os.path.isdir(parts[0])
 
 
 def _hub_config(name: str) -> dict[str, Any]:

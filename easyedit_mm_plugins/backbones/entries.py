@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..core.registry import Entry, EntryTable, resolve
@@ -51,3 +54,10 @@ class BackboneEntry(Entry):
 BACKBONES: EntryTable[BackboneEntry] = EntryTable(
     "backbone", "easyedit_mm_plugins.backbones", BackboneEntry
 )
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether ``name`` can only be a model on the hub: two words with a slash, and no folder."""
+    parts = str(name).split("/")
+    fits = len(parts) == 2 and all(re.fullmatch(r"[\w.-]*\w", part) for part in parts)
+    return fits and str(name) not in BACKBONES and not os.path.isdir(parts[0])

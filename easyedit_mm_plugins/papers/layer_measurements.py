@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..backbones import Backbone
 from ..backbones.partial import capture, starting_above
-from ..backbones.splice import Batch, hidden_states
+from ..backbones.splice import Batch, decoder_inputs, hidden_states
 from ..core.errors import BackboneError
 from ..data import EditRecord, Question
 from ..methods.dualedit.calibration import roc_area
@@ -80,7 +80,7 @@ def _by_modality(received: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 def _attentions(backbone: Backbone, batch: Batch) -> Sequence[Tensor]:
     decoder = backbone.decoder
-    kwargs = {"inputs_embeds": batch.inputs_embeds, "attention_mask": batch.attention_mask}
+    kwargs = decoder_inputs(backbone.language_model, batch)
     out = decoder(**kwargs, use_cache=False, output_attentions=True, return_dict=True)
     found = out.attentions
     if not found or found[0] is None:

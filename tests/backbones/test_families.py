@@ -233,7 +233,9 @@ def test_training_passes_are_the_editors_own(family, monkeypatch):
 
     backbone = family[0]
     editor = tiny_dualedit(backbone, kind="off")
-    record = EditRecord("a", QUESTIONS[0], rephrase=(QUESTIONS[1],), text_loc=(QUESTIONS[2],))
+    edit, other, text = QUESTIONS[:3]
+    again = Question("is the circle red?", edit.image, "yes")  # packed behind the same image
+    record = EditRecord("a", edit, rephrase=(again,), image_rephrase=(other,), text_loc=(text,))
     store, asked = FrozenStates(editor, 2**24), draw([record])
     with torch.no_grad():
         found, rows = edited_logits(editor, store, asked, gated=False)
@@ -318,9 +320,18 @@ def test_a_model_that_does_more_than_drive_its_decoder_is_refused(qwen):
             out.logits = out.logits.flip(-1)
             return out
 
-    model.__class__ = Bent
+    own, model.__class__ = type(model), Bent
     with pytest.raises(BackboneError, match="differ from its own"):
         HFAuto("bent", model, processor)
+
+    class Reading(own):
+        def forward(self, input_ids=None, pixel_values=None, **kwargs):
+            pixels = pixel_values.roll(int(input_ids.sum()) % 97, dims=-1)
+            return super().forward(input_ids=input_ids, pixel_values=pixels, **kwargs)
+
+    model.__class__ = Reading
+    with pytest.raises(BackboneError, match="depends on the question"):
+        HFAuto("reading", model, processor)
 
 
 def test_families_that_cannot_be_loaded_are_said(tmp_path, monkeypatch):
@@ -345,6 +356,51 @@ def test_a_question_with_an_images_own_token_is_refused(qwen):
     backbone = HFAuto("tiny", model, processor)
     with pytest.raises(DataError, match="stands for an image"):
         backbone.generate([Question("what is <|image_pad|>?", sized(1, 48, 48))])
+
+
+def test_layers_are_measured_and_placed_as_answers_are(qwen):
+    """What suggest-layers reads, EasyEdit's kind of forward pass, and accelerate's placement."""
+    from easyedit_mm_plugins.bridge.forward import backbone_forward
+    from easyedit_mm_plugins.data import EditRecord
+    from easyedit_mm_plugins.papers import layer_measurements as study
+
+    folder = qwen[2]
+    backbone = load_backbone(folder, device_map={"": "cpu"})
+    expected = backbone.answer_logits(QUESTIONS)
+    for row, own in zip(load_backbone(folder).answer_logits(QUESTIONS), expected, strict=True):
+        torch.testing.assert_close(row, own, rtol=1e-4, atol=1e-4)
+    whole = backbone_forward(backbone, QUESTIONS)
+    for i, own in enumerate(expected):
+        places = (whole.labels[i] != -100).nonzero().flatten() - 1
+        torch.testing.assert_close(whole.logits[i, places], own, rtol=1e-4, atol=1e-4)
+    noise = study.noise_effects(backbone, QUESTIONS, [0.0, 1.0])
+    for tokens in ("text", "visual"):
+        assert max(noise[tokens, 0.0]) < 1e-4 < max(noise[tokens, 1.0])
+    attention = study.attention_received(backbone, QUESTIONS)
+    assert all(0 < value <= 1 for value in attention["visual"])
+    records = [
+        EditRecord(str(i), q, rephrase=(q,), text_loc=(QUESTIONS[2],))
+        for i, q in enumerate(QUESTIONS[:2])
+    ]
+    found = study.gate_similarities(backbone, records, [0, 3])
+    assert found[3]["last"].edited == pytest.approx([1.0, 1.0], abs=1e-4)
+
+
+def test_ike_asks_through_the_chat(qwen):
+    from easyedit_mm_plugins.methods.ike.config import IKEHyperParams
+    from easyedit_mm_plugins.methods.ike.model import IKE
+
+    model, processor, _ = qwen
+    backbone = HFAuto("tiny", model, processor)
+    editor = IKE(backbone, hparams=IKEHyperParams(model_name="tiny", k=0))
+    edit, asked = QUESTIONS[0].with_answer("blue"), QUESTIONS[0]
+    editor.add([edit])
+    fact = f"New Fact: {edit.text} blue\nPrompt: "
+    shown = Question(f"{fact}{edit.text} blue\n\n{fact}{asked.text}", None)
+    inputs = own_inputs(backbone, processor, shown, [asked.image])
+    (row,) = editor._rows(editor.store.now, [asked], list(editor.edits), 0)
+    assert row.segments[0].ids == inputs["input_ids"][0].tolist()
+    assert len(editor.generate(QUESTIONS, max_new_tokens=2)) == len(QUESTIONS)
 
 
 def test_the_embedded_qwen_is_a_folder_like_any_other(tmp_path):

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from easyedit_mm_plugins.backbones import hub, load_backbone
-from easyedit_mm_plugins.core.errors import BackboneError
+from easyedit_mm_plugins.backbones import check_backbones, hub, load_backbone
+from easyedit_mm_plugins.backbones.entries import is_hub_id
+from easyedit_mm_plugins.core.errors import BackboneError, UnknownNameError
 
 
 @pytest.fixture
@@ -67,3 +68,23 @@ def test_what_the_cache_holds_is_loaded_from_there(ask_hub, monkeypatch):
     ask_hub("http://127.0.0.1:9", offline=True)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: "/a/config.json")
     assert hub.from_where("a/b") == {"local_files_only": True}
+
+
+def test_a_hub_id_is_a_base_model_and_a_mistyped_name_is_not(ask_hub, tmp_path, monkeypatch):
+    ask_hub("http://127.0.0.1:9", offline=True)
+    assert is_hub_id("Qwen/Qwen2.5-VL-3B-Instruct")
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/qwen", "llava", "a/b/c", "/a", "a/", "../a", "scenes-llava"):
+        assert not is_hub_id(name), name
+    check_backbones("Qwen/Qwen2.5-VL-3B-Instruct", str(tmp_path))
+    with pytest.raises(UnknownNameError):
+        check_backbones("models/qwen")
+    with pytest.raises(BackboneError, match=r"Qwen2\.5-VL-3B-Instruct is no folder here"):
+        load_backbone("Qwen/Qwen2.5-VL-3B-Instruct")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: "/a/config.json")
+    held = str(tmp_path / "config.json")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names, **options: held)
+    with pytest.raises(BackboneError, match="holds a 'bert' model"):
+        load_backbone("nobody/bert")

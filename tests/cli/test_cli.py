@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from easyedit_mm_plugins.backbones.entries import BACKBONES
+from easyedit_mm_plugins.backbones.families import FAMILIES
 from easyedit_mm_plugins.cli import app as cli
 from easyedit_mm_plugins.cli import doctor
 from easyedit_mm_plugins.core.console import CONSOLE, ERRORS
@@ -479,7 +480,11 @@ def test_doctor_says_a_line_a_base_model_and_what_to_do_next(run, easyedit_impor
     (blip2,) = (line for line in lines if line.split()[1:2] == ["blip2"])
     assert blip2.startswith("lacks") and "state_dict_file=" in blip2
     assert lines[lines.index("What to do next") + 1].startswith("1. ")
-    assert len(lines) < 40
+    for family in FAMILIES.values():
+        (line,) = (line for line in lines if line[8:].startswith(f"{family.title} "))
+        assert line.startswith(("loads", "lacks")) and all(hub in line for hub in family.weights)
+    assert "Qwen/Qwen2.5-VL-7B-Instruct 16.6 GB" in out
+    assert len(lines) < 55
 
 
 def test_doctor_speaks_for_programs_and_ends_with_1_where_what_was_asked_for_lacks(

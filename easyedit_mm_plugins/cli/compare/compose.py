@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...backbones.entries import BACKBONES
+from ...backbones.entries import BACKBONES, is_hub_id
 from ...core.errors import ConfigError, UnknownNameError
 from ...core.registry import did_you_mean
 from ...core.shipped import HPARAMS
@@ -48,7 +48,8 @@ def expand(words: Sequence[str]) -> list[str]:
 
 
 def _backbone(value: str) -> list[str]:
-    if "," not in value and value not in BACKBONES and os.path.isdir(value):
+    one = "," not in value and value not in BACKBONES
+    if one and (os.path.isdir(value) or is_hub_id(value)):
         return [f"backbone={FOLDER}", f"backbone.name={_quoted(value)}"]
     return [f"backbone={BACKBONES.key(value)}"]
 

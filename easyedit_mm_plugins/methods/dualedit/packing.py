@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ...backbones.partial import feed_forward_at
 from ...backbones.splice import Batch, answer_logits, answered_from
 
-_BLOCK_MASKS = ("llama", "opt")  # decoders known to take a mask [B, 1, T, T]
+# Decoders known to take a mask [B, 1, T, T].
+_BLOCK_MASKS = ("llama", "opt", "qwen2_vl", "qwen2_vl_text")
 
 
 @dataclass
@@ -90,8 +91,12 @@ class Packed(NamedTuple):
 
 def can_share(lm: nn.Module) -> bool:
     """Whether the decoder takes a mask of its own for each pair of positions."""
-    known = getattr(lm.config, "model_type", None) in _BLOCK_MASKS
-    return known and type(lm).__module__.startswith("transformers.")
+    if getattr(lm.config, "model_type", None) not in _BLOCK_MASKS:
+        return False
+    habits = getattr(lm, "habits", None)  # of a decoder that is driven by us
+    if habits is not None:
+        return habits.attention == "causal"
+    return type(lm).__module__.startswith("transformers.")
 
 
 def pack(rows: Sequence[QuestionStates], groups: Sequence[Hashable]) -> Packed:
