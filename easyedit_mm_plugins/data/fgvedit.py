@@ -9,8 +9,11 @@ number; by default the record's position), and ``fg_extra`` with further scope q
 ``{"in": [{"q": ..., "a": ...}], "out": [...]}``, which training may use and evaluation does not
 unless asked to. Each of these may say whether it is ``"hard"`` (its text alone does not tell the
 scope) and of which ``"kind"`` (a text of the data set's own, such as "relation"). ``fg_gen_q`` and
-``fg_loc_q`` are hard unless ``fg_gen_hard`` or ``fg_loc_hard`` is false. ``pair`` (text) names the
-two records that have the same texts and swapped scopes.
+``fg_loc_q`` are hard unless ``fg_gen_hard`` or ``fg_loc_hard`` is false; ``fg_gen_kind`` and
+``fg_loc_kind`` say of which kind they are. ``pair`` (text) names the two records that have the same
+texts and swapped scopes. ``image_far`` is a picture of the same things that differs more than
+``image_rephrase``, ``m_loc_near`` (with ``m_loc_near_q``, ``m_loc_near_a``) one in which a single
+thing differs.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from .records import EditRecord, Question
 LOG = logging.getLogger(__name__)
 
 _PAIRS = (("fg_gen_q", "fg_gen_a"), ("fg_loc_q", "fg_loc_a"))
-_IMAGES = ("image", "image_rephrase", "m_loc")
+_IMAGES = ("image", "image_rephrase", "m_loc", "image_far", "m_loc_near")
 
 
 class FGVEditDataset:
@@ -214,21 +217,23 @@ class FGVEditDataset:
             # A record may lack questions on one side (MSCKE section 4.3), never on both.
             found = self._pairs(item, index, q, a, image) if _given(item, q, a) else ()
             hard = self._hard(item, index, q.replace("_q", "_hard"))
-            found = tuple(replace(one, hard=hard) for one in found)
+            sort = self._kind(item, index, q.replace("_q", "_kind"))
+            found = tuple(replace(one, hard=hard, sort=sort) for one in found)
             further = self._extra(item, index, side, image)
             scopes.append(found + further if extra else found)
         if self.needs_scope and not scopes[0] and not scopes[1]:
             raise self._error(
                 "and fg_loc_q are both missing", index, "fg_gen_q", "give the record one of the two"
             )
-        rephrased: tuple[Question, ...] = ()
-        if _given(item, "image_rephrase"):
-            path = self._image(item, index, "image_rephrase")
-            rephrased = (Question(src, path, alt),)
-        other: tuple[Question, ...] = ()
-        if _given(item, "m_loc", "m_loc_q", "m_loc_a"):
-            path = self._image(item, index, "m_loc")
-            other = self._pairs(item, index, "m_loc_q", "m_loc_a", path)
+        again: dict[str, tuple[Question, ...]] = {}
+        for field in ("image_rephrase", "image_far"):
+            if _given(item, field):
+                again[field] = (Question(src, self._image(item, index, field), alt),)
+        for kind, field in (("image_loc", "m_loc"), ("image_near", "m_loc_near")):
+            fields = (f"{field}_q", f"{field}_a")
+            if _given(item, field, *fields):
+                path = self._image(item, index, field)
+                again[kind] = self._pairs(item, index, *fields, path)
         return EditRecord(
             case_id=self._case_id(item, index),
             edit=Question(src, image, alt),
@@ -236,10 +241,12 @@ class FGVEditDataset:
             in_scope=scopes[0],
             out_scope=scopes[1],
             text_loc=self._pairs(item, index, "loc", "loc_ans", None),
-            image_rephrase=rephrased,
-            image_loc=other,
+            **again,
             pair=self._name(item["pair"], index, "pair") if _given(item, "pair") else None,
         )
+
+    def _kind(self, item: dict[str, Any], index: int, field: str) -> str:
+        return self._text(item, index, field) if _given(item, field) else ""
 
     def _hard(self, item: dict[str, Any], index: int, field: str) -> bool:
         value = item.get(field)

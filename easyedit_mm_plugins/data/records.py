@@ -69,6 +69,11 @@ def check_questions(questions: Iterable[Question]) -> list[Question]:
     return found
 
 
+# Kinds of questions of a record, by what an edit should do to them.
+INSIDE = ("edit", "rephrase", "image_rephrase", "image_far", "in_scope")
+OUTSIDE = ("out_scope", "text_loc", "image_loc", "image_near")
+
+
 @dataclass(frozen=True)
 class EditRecord:
     """One benchmark case: an edit and the questions that test it (MSCKE section 4.1).
@@ -82,6 +87,8 @@ class EditRecord:
         text_loc: t_l without an image, eq. 16.
         image_rephrase: t_e on another picture of the same thing, answer y_e (E-VQA's V-Gen).
         image_loc: another question on another image (E-VQA's M-Loc).
+        image_far: t_e on a picture of the same thing that differs more, answer y_e (ours).
+        image_near: a question on a picture that differs from i_e in one thing alone (ours).
         pair: two records of one pair have the same texts, and their scopes are swapped.
     """
 
@@ -93,6 +100,8 @@ class EditRecord:
     text_loc: tuple[Question, ...] = ()
     image_rephrase: tuple[Question, ...] = ()
     image_loc: tuple[Question, ...] = ()
+    image_far: tuple[Question, ...] = ()
+    image_near: tuple[Question, ...] = ()
     pair: str | None = None
 
     def questions(self) -> dict[str, tuple[Question, ...]]:
@@ -105,4 +114,6 @@ class EditRecord:
             "text_loc": self.text_loc,
             "image_rephrase": self.image_rephrase,
             "image_loc": self.image_loc,
+            "image_far": self.image_far,
+            "image_near": self.image_near,
         }

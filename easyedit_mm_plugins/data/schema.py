@@ -10,7 +10,7 @@ from ..core.optional import need
 from ..core.text import text_problem
 
 Kind = Literal["fgvedit", "e-vqa", "e-ic"]
-IMAGE_FIELDS = ("image", "image_rephrase", "m_loc")
+IMAGE_FIELDS = ("image", "image_rephrase", "m_loc", "image_far", "m_loc_near")
 KINDS: tuple[Kind, ...] = ("fgvedit", "e-vqa", "e-ic")
 # Records in the published files. E-VQA's paper says 6,346 for training; its file has 6,345.
 PUBLISHED: dict[tuple[str, str], int] = {
@@ -82,6 +82,9 @@ def model_of(kind: Kind) -> Any:
     if kind == "fgvedit":
         optional |= {"image_rephrase": text, "m_loc": text, "m_loc_q": texts, "m_loc_a": texts}
         optional |= {name: texts for pair_ in _PAIRS[:2] for name in pair_}
+        optional |= {"image_far": text, "m_loc_near": text}
+        optional |= {name: texts for name in ("m_loc_near_q", "m_loc_near_a")}
+        optional |= {"fg_gen_kind": text, "fg_loc_kind": text}
         optional |= {"fg_gen_hard": flag, "fg_loc_hard": flag, "pair": unicode | pydantic.StrictInt}
     else:
         for name in ("image_rephrase", "m_loc", "m_loc_q", "m_loc_a"):

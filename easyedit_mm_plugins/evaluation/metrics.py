@@ -78,11 +78,12 @@ class Suite:
     metrics: tuple[Metric, ...]
     derived: tuple[Derived, ...] = ()
     columns: tuple[str, ...] = ()
+    further: tuple[Metric, ...] = ()  # measured where the records have such questions
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of questions that must be asked, without repetition."""
-        return tuple(dict.fromkeys(metric.kind for metric in self.metrics))
+        return tuple(dict.fromkeys(metric.kind for metric in (*self.metrics, *self.further)))
 
     @property
     def names(self) -> list[str]:
@@ -126,6 +127,10 @@ EVQA = Suite(
     ),
     (Derived("average", ("reliability", "t_gen", "v_gen", "t_loc", "m_loc"), "DualEdit table 2"),),
     ("reliability", "t_gen", "v_gen", "t_loc", "m_loc", "average"),
+    (
+        Metric("v_gen_far", "image_far", "target", "ours: V-Gen on pictures that differ more"),
+        Metric("m_loc_near", "image_near", "before", "ours: M-Loc where one thing differs"),
+    ),
 )
 
 SUITES = {suite.name: suite for suite in (FGVEDIT, EVQA)}

@@ -48,17 +48,20 @@ class ScopeMetric(Metric):
 
 
 def with_scopes(suite: Suite, judged: Iterable[Judged]) -> Suite:
-    """``suite``, and the metrics of scope for what there is among ``judged``.
+    """``suite``, and its further metrics and those of scope for what there is among ``judged``.
 
     For each label ("hard", "easy", a sort of questions): ``specificity_hard_in``,
     ``specificity_hard_out`` and their mean ``specificity_hard``; where the method routes, also
     ``scope_hard_in``, ``scope_hard_out`` and ``scope_hard``.
     """
+    judged = list(judged)
+    kinds = {j.kind for j in judged}
     sides = {kind for _, kind, *_ in _SPECIFICITY} & set(suite.kinds)
     mine = [j for j in judged if j.kind in sides]
     labels = {label for j in mine for label in _labels(j)}
     routed = {label for j in mine if j.routed is not None for label in _labels(j)}
-    metrics, derived, taken = list(suite.metrics), list(suite.derived), set(suite.names)
+    metrics = [*suite.metrics, *(m for m in suite.further if m.kind in kinds)]
+    derived, taken = list(suite.derived), set(suite.names)
     for label in sorted(labels, key=lambda x: (x != "hard", x != "easy", x)):
         for name, routes in (("specificity", False), ("scope", True)):
             whole = f"{name}_{label}"

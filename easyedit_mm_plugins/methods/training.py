@@ -32,6 +32,7 @@ from ..core.errors import ConfigError, TrainingError
 from ..core.ownership import own_folder
 from ..core.registry import did_you_mean
 from ..data import EditRecord
+from ..data.records import INSIDE
 from .base import Editor
 from .resume import Resumable
 from .targets import check_targets
@@ -84,7 +85,7 @@ class Trainer(Resumable, ABC):
 
     name: ClassVar[str]  # the method's; it also seeds the order of the records
     # Kinds of questions: those whose answers it teaches, and those on which models are compared.
-    taught: Sequence[str] = ("edit", "rephrase", "image_rephrase", "in_scope")
+    taught: Sequence[str] = INSIDE
     compared: Sequence[str] = ()
 
     def __init__(

@@ -24,8 +24,9 @@ from ..backbones import Backbone
 from ..core.errors import BridgeError, TrainingError
 from ..core.files import write_json
 from ..data import EditRecord, load_records
+from ..data.records import INSIDE, OUTSIDE
 from ..methods.checkpoint import change_header
-from ..methods.mscke.losses import INSIDE, OUTSIDE, Drawn, draw, scope_total
+from ..methods.mscke.losses import Drawn, draw, scope_total
 from ..methods.serac.model import SERAC
 from ..methods.training import Trainer
 from .job import Job, finished, relative

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.records import OUTSIDE
 from ..data.tools.preview import thumbnail
 from ..evaluation.results import BASE, CaseResult
-from .scores import OUT_OF_SCOPE
 from .sources import Board, Report, Source
 
 SIDE = 160  # pixels of a thumbnail
@@ -171,7 +171,7 @@ def _flat(result: CaseResult, strings: Strings) -> list[int | None]:
     for q in result.questions:
         route = 0 if q.route == BASE else 1 if q.route == result.case else 2
         score = None if q.score is None else round(1000 * q.score)
-        right = q.is_before if q.kind in OUT_OF_SCOPE else q.is_target
+        right = q.is_before if q.kind in OUTSIDE else q.is_target
         flat += [strings(q.after), round(100 * right), score, route]
     return flat
 

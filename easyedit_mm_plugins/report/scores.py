@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.records import INSIDE, OUTSIDE
 from .sources import Entry
 
-IN_SCOPE = ("edit", "rephrase", "in_scope", "image_rephrase")
-OUT_OF_SCOPE = ("out_scope", "text_loc", "image_loc")
 BINS = 40
 
 
@@ -39,7 +38,7 @@ def score_histogram(entry: Entry) -> dict[str, Any] | None:
     return found
 
 
-_SIDES = {"in": IN_SCOPE, "out": OUT_OF_SCOPE}
+_SIDES = {"in": INSIDE, "out": OUTSIDE}
 
 
 def _scores(entry: Entry, kinds: Iterable[str]) -> np.ndarray:

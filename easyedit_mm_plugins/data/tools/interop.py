@@ -14,7 +14,10 @@ from ...core.errors import DataError
 from ...core.optional import need
 from ..records import EditRecord, Question
 
-_LISTS = ("rephrase", "in_scope", "out_scope", "text_loc", "image_rephrase", "image_loc")
+_LISTS = (
+    *("rephrase", "in_scope", "out_scope", "text_loc"),
+    *("image_rephrase", "image_loc", "image_far", "image_near"),
+)
 
 
 def features(*, embed: bool) -> Any:

@@ -21,8 +21,8 @@ from ...data import EditRecord, Question
 
 KEY = 128  # K of the learned gate
 PARTS = 4  # S of the learned gate
-_SAME = ("edit", "rephrase", "image_rephrase")
-_OTHER = ("image_loc", "text_loc", "out_scope")
+_SAME = ("edit", "rephrase", "image_rephrase", "image_far")
+_OTHER = ("image_loc", "image_near", "text_loc", "out_scope")
 
 
 def gate_position(kind: str, batch: Batch) -> Tensor:

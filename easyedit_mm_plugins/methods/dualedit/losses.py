@@ -25,8 +25,8 @@ from .model import DualEdit
 from .packing import QuestionStates, pack
 
 REL = ("edit",)
-GEN = ("rephrase", "image_rephrase")
-LOC = ("image_loc", "text_loc")
+GEN = ("rephrase", "image_rephrase", "image_far")
+LOC = ("image_loc", "image_near", "text_loc")
 
 
 def draw(records: Sequence[EditRecord], rng: random.Random | None = None) -> list[KeyedQuestion]:

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from ...backbones.base import Backbone
 from ...backbones.splice import answer_logits
 from ...core.errors import TrainingError
-from ...data.records import Question
+from ...data.records import INSIDE, Question
 from ..deltas import Delta, applied, changed_rows
-from ..mscke.losses import INSIDE, BatchQuery, Drawn
+from ..mscke.losses import BatchQuery, Drawn
 from .model import Mend
 
 

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from ...data import EditRecord, Question
 from ...data.images import image_key
+from ...data.records import INSIDE, OUTSIDE
 from .classifier import ScopeClassifier
 from .config import MSCKETrainingHyperParams
 from .counterfactual import SmallLM
-
-INSIDE = ("edit", "rephrase", "image_rephrase", "in_scope")
-OUTSIDE = ("out_scope", "text_loc", "image_loc")
 
 
 class BatchQuery(NamedTuple):
