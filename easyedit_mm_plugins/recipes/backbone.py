@@ -53,15 +53,16 @@ class Recipe:
     """Everything that shapes a training run."""
 
     seed: int = 0
-    tower_steps: int = 600
+    tower_steps: int = 1200  # with half of them shapes of small things are a guess in one of four
     steps: int = 3000
-    minutes: float | None = None  # an upper limit; the schedule shrinks to fit it
+    minutes: float | None = None  # an upper limit; the schedules of both stages shrink to fit it
+    tower_share: float = 0.25  # of the minutes, for the first stage
     tower_images: int = 48
     images: int = 16
     room: int = 190  # text tokens of a row, about
     tower_lr: float = 2e-3
     lr: float = 1.5e-3
-    vision_share: float = 0.2  # of the learning rate, in the second stage
+    vision_share: float = 0.4  # of the learning rate, in the second stage
     weight_decay: float = 0.02
     referent_weight: float = 0.3  # of the ladder; see ladder
     ladder: float = 0.5  # share of the second stage after which the ladder is gone
@@ -143,7 +144,7 @@ class Run:
             self.position["stage"] = 1
         if recipe.leg is not None:
             self._load(load_file(recipe.leg), ("model", "heads"))
-            self.position["stage"] = 1
+            self.position["stage"] = 0 if recipe.tower_steps else 1
         self.log: list[float] = []
         self.optimizer = self._optimizer()
 
@@ -281,7 +282,7 @@ class Run:
         done = at["step"] / total
         if recipe.minutes is not None:
             limit = 60 * recipe.minutes - at["stage_start"]
-            limit = limit * 0.15 if at["stage"] == 0 else limit
+            limit = limit * recipe.tower_share if at["stage"] == 0 else limit
             done = max(done, (at["seconds"] - at["stage_start"]) / max(limit, 1.0))
         return done
 
@@ -403,16 +404,18 @@ def export(run: Run, threads: int, per_type: int = 200) -> dict:
 
 def train(_: str, name: str, job: Job) -> Path:
     """An embedded backbone; a run that was stopped resumes at its last checkpoint."""
-    steps = Recipe.tower_steps if job.tower_steps is None else job.tower_steps
+    first = job.leg is None
+    steps = (Recipe.tower_steps if first else 0) if job.tower_steps is None else job.tower_steps
     recipe = Recipe(
         seed=job.seed,
         minutes=job.minutes,
         steps=job.steps or Recipe.steps,
         tower_steps=steps,
         vision_from=job.vision_from,
-        leg=None if job.leg is None else str(job.leg),
+        leg=None if first else str(job.leg),
         # A further leg begins with what the ladder taught, and goes on without it.
-        ladder=Recipe.ladder if job.leg is None else 0.0,
+        ladder=Recipe.ladder if first else 0.0,
+        tower_lr=Recipe.tower_lr if first else 1e-3,
         lr=job.lr or Recipe.lr,
         vision_share=job.vision_share or Recipe.vision_share,
     )

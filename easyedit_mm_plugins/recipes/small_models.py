@@ -25,6 +25,7 @@ GRID = SIDE // PATCH
 MERGE = 2  # Qwen: patches that one image token joins, along each side
 WIDTH = 128
 QUERIES = 16
+_AT_ONCE = 2  # pictures in one call of Qwen's vision tower
 _LM_INIT = 0.08  # with the usual 0.02 a small language model sits on the plateau far longer
 _VISION = {
     "hidden_size": WIDTH,
@@ -306,14 +307,19 @@ def see(model: Any, pictures: Pictures) -> dict[str, Any]:
 
 
 def _see_ragged(model: Any, pixels: torch.Tensor, grids: torch.Tensor) -> dict[str, Any]:
-    tower, seen = model.model.visual, []
+    """A few pictures at a time: the tower attends over all patches of a call and masks those of
+    other pictures out, so that its cost grows with the square of their number."""
+    tower, seen, merged = model.model.visual, [], []
     hook = tower.merger.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    patches = pixels.split(grids.prod(-1).tolist())
     try:
-        merged = tower(pixels, grid_thw=grids)
+        for at in range(0, len(grids), _AT_ONCE):
+            part = slice(at, at + _AT_ONCE)
+            merged.append(tower(torch.cat(patches[part]), grid_thw=grids[part]))
     finally:
         hook.remove()
     counts = (grids.prod(-1) // MERGE**2).tolist()
-    return {"patches": seen[0], "features": list(merged.split(counts))}
+    return {"patches": torch.cat(seen), "features": list(torch.cat(merged).split(counts))}
 
 
 # Prompts as a model takes them ----------------------------------------------------------------
