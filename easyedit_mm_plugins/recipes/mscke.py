@@ -28,7 +28,7 @@ from ..methods.entries import METHODS
 from ..methods.mscke.classifier import ScopeClassifier
 from ..methods.mscke.counterfactual import new_counterfactual
 from ..methods.mscke.model import MSCKE
-from ..scenes.records import write_scenes
+from ..scenes.second.records import write_scenes
 from .job import Data, Job, finished, relative, scope_folder
 from .scenes_clip import pretrain
 
