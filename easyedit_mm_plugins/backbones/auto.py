@@ -31,7 +31,7 @@ from .families import family_named
 from .hf import load_parts
 from .image_cache import ImageCache
 from .observe import Picture, find_decoder, habits_of, pictures_of, reach, unknown
-from .splice import Batch, Row, Segment, assemble, hidden_states
+from .splice import Batch, Row, Segment, assemble, hidden_states, takes
 
 _PROCESSING = threading.Lock()  # a processor listens to one call at a time
 _AT_ONCE = 8  # images a vision pass
@@ -353,7 +353,8 @@ class HFAuto(Backbone):
                 f"{self.name}: its processor marks no image tokens in {frames[0][0]!r}",
                 remedy="give template the model's own mark for an image",
             )
-        found, output = reach(self.model, self._body, inputs, stop=False)
+        few = {"logits_to_keep": 1} if takes(self.model, "logits_to_keep") else {}
+        found, output = reach(self.model, self._body, inputs | few, stop=False)
         habits = habits_of(found, self.model, ids, self.image_token, self._words)
         head = self.model.get_output_embeddings()
         lm = CausalDecoder(self._body, head, habits).eval()
@@ -371,18 +372,17 @@ class HFAuto(Backbone):
         cap = getattr(lm.config.get_text_config(), "final_logit_softcapping", None)
         theirs = output.logits[0, -1].float()
         limit = 1e-3 if output.logits.dtype == torch.float32 else 0.05
-        apart = []
-        for own in (head, *([Capped(head, cap)] if cap else [])):
-            lm.lm_head = own
-            apart.append(float((own(last).float() - theirs).abs().max() / theirs.abs().max()))
-            if apart[-1] <= limit:
-                return lm
-        given = ", ".join(unknown(found))
-        raise BackboneError(
-            f"{self.name}: a {type(self.model).__name__} cannot be driven from here; on one "
-            f"picture our logits differ from its own by {min(apart):.1%}"
-            + (f" (its decoder also gets {given})" if given else ""),
-        )
+        heads = [head, *([Capped(head, cap)] if cap else [])]
+        apart = [float((h(last).float() - theirs).abs().max() / theirs.abs().max()) for h in heads]
+        if min(apart) > limit:
+            given = ", ".join(unknown(found))
+            raise BackboneError(
+                f"{self.name}: a {type(self.model).__name__} cannot be driven from here; on one "
+                f"picture our logits differ from its own by {min(apart):.1%}"
+                + (f" (its decoder also gets {given})" if given else ""),
+            )
+        lm.lm_head = heads[apart.index(min(apart))]
+        return lm
 
 
 class _Prepared:

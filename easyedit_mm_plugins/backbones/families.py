@@ -79,7 +79,7 @@ FAMILIES = {
             needs=("num2words",),
         ),
         Family(
-            *("internvl", "InternVL (Hugging Face form)", "4.53"),
+            *("internvl", "InternVL (HF)", "4.53"),
             {"OpenGVLab/InternVL3-1B-hf": 0.9, "OpenGVLab/InternVL3-8B-hf": 8.0},
         ),
         Family(

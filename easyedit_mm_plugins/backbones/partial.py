@@ -42,7 +42,7 @@ def capture(decoder: Any, layers: Sequence[int]) -> Iterator[Captured]:
     def keep(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if threading.get_ident() == mine:
-                found[index] = hidden_of(output)
+                found[index] = _own(decoder, hidden_of(output))
                 found.plain = not isinstance(output, tuple)
 
         return hook
@@ -52,6 +52,12 @@ def capture(decoder: Any, layers: Sequence[int]) -> Iterator[Captured]:
             handle = decoder.layers[index].register_forward_hook(keep(index))
             stack.callback(handle.remove)
         yield found
+
+
+def _own(decoder: Any, hidden: Tensor) -> Tensor:
+    """A copy, where the decoder writes into what its layers give out: Qwen3-VL's adds image
+    features there, in some versions in place."""
+    return hidden.clone() if hasattr(decoder, "_deepstack_process") else hidden
 
 
 @contextmanager
@@ -70,8 +76,10 @@ def starting_above(decoder: Any, layer: int, hidden: Tensor, *, plain: bool) -> 
     Args:
         plain: whether layers return bare tensors, see :class:`Captured`.
     """
-    given = hidden if plain else (hidden,)
-    skipped = [_Given(below, given) for below in decoder.layers[: layer + 1]]
+    skipped = []
+    for below in decoder.layers[: layer + 1]:
+        given = _own(decoder, hidden)
+        skipped.append(_Given(below, given if plain else (given,)))
     with _swapped(decoder, nn.ModuleList([*skipped, *decoder.layers[layer + 1 :]])):
         yield
 

@@ -362,7 +362,8 @@ def show(report: Diagnosis) -> None:
     if report.families:
         CONSOLE.print(
             "\n[bold]Families of models that load by folder or hub id[/] (model and processor in "
-            "one place; GB of the weights in bfloat16, activations come on top)"
+            "one place; GB of the weights in bfloat16, activations come on top)",
+            soft_wrap=True,
         )
     for family in report.families:
         sizes = ", ".join(f"{hub} {size:g} GB" for hub, size in family.gigabytes.items())

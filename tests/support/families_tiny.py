@@ -11,7 +11,7 @@ import torch
 
 FAMILIES = (
     "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3",
-    "smolvlm", "internvl", "gemma3", "paligemma",
+    "smolvlm", "internvl", "gemma3", "paligemma", "paligemma2",
 )  # fmt: skip
 _TEXT = (
     "Question: what color is the circle? where is the star? Short answer: red green blue top left "
@@ -42,6 +42,7 @@ _MARKS = {
         "eoi_token": "<end_of_image>",
     },
     "paligemma": {"image_token": "<image>"},
+    "paligemma2": {"image_token": "<image>"},  # the same classes around Gemma 2
 }
 _EXTRA = {
     "qwen2_vl": ["<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],
@@ -77,7 +78,7 @@ def needs(family: str) -> None:
 
     from easyedit_mm_plugins.backbones.families import FAMILIES as KNOWN
 
-    since = KNOWN[family].since
+    since = KNOWN[family.removesuffix("2")].since if family == "paligemma2" else KNOWN[family].since
     if version() < tuple(int(part) for part in since.split(".")):
         pytest.skip(f"{family} needs transformers {since}, here is {transformers.__version__}")
 
@@ -104,7 +105,7 @@ def tokenizer(family: str) -> Any:
         core.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
         )
-    kinds = {"paligemma": "GemmaTokenizerFast", "gemma3": "GemmaTokenizerFast"}
+    kinds = dict.fromkeys(("paligemma", "paligemma2", "gemma3"), "GemmaTokenizerFast")
     kinds |= dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "Qwen2TokenizerFast")
     kind = kinds.get(family, "PreTrainedTokenizerFast")
     if version() >= (5, 0):
@@ -171,7 +172,7 @@ def build(family: str) -> tuple[Any, Any]:
     square = {"size": {"height": 32, "width": 32}, **half}
     place = _PLACE.get(family, "<image>")
     start = "<s>" if family in ("gemma3",) else ""
-    chat = None if family == "paligemma" else _CHAT.format(start=start, image=place)
+    chat = None if family.startswith("paligemma") else _CHAT.format(start=start, image=place)
     torch.manual_seed(0)
     if family in ("llava", "llava_next", "llava_onevision"):
         image = tok.convert_tokens_to_ids("<image>")
@@ -280,7 +281,9 @@ def build(family: str) -> tuple[Any, Any]:
         return t.Gemma3ForConditionalGeneration(config), processor
     config = t.PaliGemmaConfig(
         vision_config=t.SiglipVisionConfig(**_vision(projection_dim=32)),
-        text_config=t.GemmaConfig(**_text(words)),
+        text_config=t.Gemma2Config(**_text(words, query_pre_attn_scalar=16, initializer_range=0.3))
+        if family == "paligemma2"
+        else t.GemmaConfig(**_text(words)),
         image_token_index=tok.convert_tokens_to_ids("<image>"),
         projection_dim=32,
         hidden_size=32,
@@ -372,5 +375,6 @@ def save(family: str, folder: Path) -> tuple[Any, Any]:
     model.eval()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    assert json.loads((folder / "config.json").read_text())["model_type"] == family
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    assert family in (kind, f"{kind}2")
     return model, AutoProcessor.from_pretrained(folder)
