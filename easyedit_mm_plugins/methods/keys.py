@@ -5,6 +5,9 @@ snapshot is a length and a moment, so that taking one copies nothing, and whatev
 table afterwards, it sees the rows that were there. Rows that nobody can see any more are written
 over at the end of the table, and left out when they are more than the others.
 
+Queries are compared with all keys, or, where there are many and the extra ``index`` is installed,
+with those that an approximate index proposes and the latest, which it does not hold yet.
+
 Shapes: N keys, B queries, Z width of a key.
 """
 
@@ -20,10 +23,14 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError
+from .key_index import KeyIndex, available
 
 Metric = Literal["dot", "distance"]
 _ALIVE = np.iinfo(np.int64).max  # the moment of a removal that has not come
 _SPARE = 256  # so many removed rows are always kept
+INDEX_FROM = 16_384  # so many keys, on a CPU: below, comparing with all takes less than the index
+_LATEST = 2048  # so many rows at most are not in the index
+_PROPOSED = 32  # by the index for each query, at least
 _TIE = 1e-6  # scores that differ by less, or by this part of them, are equal
 
 
@@ -48,6 +55,14 @@ def distance(queries: Tensor, keys: Tensor) -> Tensor:
 METRICS: dict[Metric, Callable[[Tensor, Tensor], Tensor]] = {"dot": dot, "distance": distance}
 
 
+class _Indexed(NamedTuple):
+    """The rows before ``end`` in an index, and the row (or -1) of each of its first positions."""
+
+    index: KeyIndex
+    rows: np.ndarray
+    end: int
+
+
 class _Rows:
     """What the snapshots of a table share: only ever longer, but for rows that nobody sees."""
 
@@ -55,11 +70,16 @@ class _Rows:
         self.keys, self.ids = keys, ids
         self.row_of = {edit_id: row for row, edit_id in enumerate(ids)}
         self.removed = np.full(len(keys), _ALIVE)
+        self.indexed: _Indexed | None = None
 
     def append(self, start: int, ids: Sequence[str], keys: Tensor) -> None:
+        """Rows from ``start`` on, of which nobody sees those that are there."""
         for edit_id in self.ids[start:]:
             del self.row_of[edit_id]
         del self.ids[start:]
+        if self.indexed and start < self.indexed.end:
+            index, rows, _ = self.indexed
+            self.indexed = _Indexed(index, np.where(rows < start, rows, -1), start)
         end = start + len(ids)
         if end > len(self.keys):  # by doubling, so that one more row does not copy all others
             room = max(16, end, 2 * len(self.keys))
@@ -69,6 +89,30 @@ class _Rows:
         self.keys[start:end], self.removed[start:end] = keys, _ALIVE
         self.ids += ids
         self.row_of.update(zip(ids, range(start, end), strict=True))
+
+    def update_index(self, end: int, metric: Metric) -> None:
+        """Let the index hold all but the latest rows; it is made anew when there are many more."""
+        if self.keys.device.type != "cpu" or end < INDEX_FROM or not available():
+            return
+        index, rows, start = self.indexed or (None, np.empty(0, int), 0)
+        if index is None or end > 4 * index.learned or index.count > 2 * end:
+            made = KeyIndex(self.keys[:end], metric)
+            self.indexed = _Indexed(made, np.arange(end), end)
+        elif end > start + _LATEST:
+            blank = np.full(index.count - len(rows), -1)  # rows of a table that was copied
+            index.add(self.keys[start:end])
+            rows = np.concatenate([rows, blank, np.arange(start, end)])
+            self.indexed = _Indexed(index, rows, end)
+
+    def without(self, alive: np.ndarray, keys: Tensor, ids: list[str]) -> _Rows:
+        """A copy: ``keys`` and ``ids`` of the rows that are ``alive``, with the same index."""
+        copy = _Rows(keys, ids)
+        if self.indexed and len(ids) >= INDEX_FROM // 2:
+            index, rows, end = self.indexed
+            number = np.append(np.where(alive, alive.cumsum() - 1, -1), -1)
+            rows = number[np.minimum(rows, len(alive))]
+            copy.indexed = _Indexed(index, rows, int(alive[:end].sum()))
+        return copy
 
 
 class Keys:
@@ -137,6 +181,28 @@ class Keys:
         return self._all(queries, k) if visible is None else self._some(queries, visible, k)
 
     def _all(self, queries: Tensor, k: int) -> list[list[Near]]:
+        if (indexed := self._rows.indexed) is not None:
+            return self._proposed(indexed, queries, k)
+        return self._each(queries, k)
+
+    def _proposed(self, indexed: _Indexed, queries: Tensor, k: int) -> list[list[Near]]:
+        """The best of what the index proposes and of the latest rows."""
+        removed = self._rows.removed
+        positions = indexed.index.search(queries, max(_PROPOSED, 4 * k))
+        known = (positions >= 0) & (positions < len(indexed.rows))
+        rows = np.where(known, indexed.rows[np.where(known, positions, 0)], -1)
+        rows = np.where(rows < self._length, rows, -1)
+        rows = np.where(removed[rows] > self._moment, rows, -1)
+        latest = np.arange(indexed.end, self._length)
+        latest = latest[removed[latest] > self._moment]
+        chosen = np.unique(np.concatenate([rows[rows >= 0], latest]))
+        lacking = (rows >= 0).sum(1) + len(latest) < min(k, self._size)
+        if lacking.any() or not len(chosen):  # nearly all that it proposed was removed
+            return self._each(queries, k)
+        scores = METRICS[self.metric](queries, self._rows.keys[torch.from_numpy(chosen)])
+        return self._ranked(scores, chosen.tolist(), k)
+
+    def _each(self, queries: Tensor, k: int) -> list[list[Near]]:
         scores = METRICS[self.metric](queries, self._rows.keys[: self._length])
         if not self._whole:
             removed = torch.from_numpy(~self._alive()).to(scores.device)
@@ -205,12 +271,18 @@ class KeyTable:
         width: Z.
         device: where the keys lie.
         metric: "dot" or "distance"; the highest product or the least distance is nearest.
+        approximate: use the index where it pays.
     """
 
     def __init__(
-        self, width: int, device: torch.device | str = "cpu", metric: Metric = "dot"
+        self,
+        width: int,
+        device: torch.device | str = "cpu",
+        metric: Metric = "dot",
+        *,
+        approximate: bool = True,
     ) -> None:
-        self.width, self.metric = width, metric
+        self.width, self.metric, self.approximate = width, metric, approximate
         self._now = Keys(_Rows(torch.empty(0, width, device=device), []), 0, 0, 0, metric)
         self._earlier: weakref.WeakSet[Keys] = weakref.WeakSet()  # may still be read
         self._lock = threading.RLock()
@@ -238,6 +310,8 @@ class KeyTable:
             readers = [e._length for e in self._earlier if e._rows is rows]
             start = max([now._length, *readers])
             rows.append(start, list(ids), keys.detach().to(rows.keys))
+            if self.approximate:
+                rows.update_index(start + len(ids), self.metric)
             self._become(rows, start + len(ids), now._moment, len(now) + len(ids))
             return self._now
 
@@ -258,7 +332,7 @@ class KeyTable:
             size = len(now) - len(gone)
             self._become(rows, length, moment, size)
             if length > 2 * size + _SPARE:
-                fresh = _Rows(self._now.tensor, self._now.ids)
+                fresh = rows.without(self._now._alive(), self._now.tensor, self._now.ids)
                 self._become(fresh, size, moment, size)
             return self._now
 
@@ -266,7 +340,10 @@ class KeyTable:
         """All keys ``[n, Z]`` anew, in place of those that are there; ``keys`` is not copied."""
         with self._lock:
             keys = keys.detach().to(self._now._rows.keys)
-            self._become(_Rows(keys, list(ids)), len(ids), self._now._moment, len(ids))
+            rows = _Rows(keys, list(ids))
+            if self.approximate:
+                rows.update_index(len(ids), self.metric)
+            self._become(rows, len(ids), self._now._moment, len(ids))
             return self._now
 
     def _become(self, rows: _Rows, length: int, moment: int, size: int) -> None:

@@ -92,6 +92,78 @@ def test_adding_and_removing_one_row_copies_no_others():
     assert len(table.snapshot()) == 500 and table.snapshot().ids[0] == "e1"
 
 
+@pytest.mark.parametrize("metric", ["dot", "distance"])
+def test_an_index_finds_what_comparing_with_all_finds(metric, monkeypatch):
+    """Real use: queries near a key; rows come, go and come again, and an older snapshot is read."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(module, "INDEX_FROM", 1000)
+    monkeypatch.setattr(module, "_LATEST", 100)
+    torch.manual_seed(0)
+    table, exact = KeyTable(16, metric=metric), KeyTable(16, metric=metric, approximate=False)
+    earlier, n = [], 0
+
+    def change(count, gone=()):
+        nonlocal n
+        ids, rows = [f"e{n + i}" for i in range(count)], torch.randn(count, 16)
+        rows = torch.nn.functional.normalize(rows, dim=-1)
+        n += count
+        for one in (table, exact):
+            one.remove([i for i in gone if i in one.snapshot()])
+            one.add(ids, rows)
+        earlier.append((table.snapshot(), exact.snapshot()))
+
+    change(1500)
+    assert table.snapshot()._rows.indexed and not exact.snapshot()._rows.indexed
+    for number in range(20):
+        change(60, [f"e{i}" for i in range(number * 40, number * 40 + 70)])
+    change(5, table.snapshot().ids[-300:])  # rows that the index holds are written over
+    change(5000)  # the cells are learned anew
+    change(0, table.snapshot().ids[100:6000])  # and most are removed
+    change(3)
+    found = 0
+    for now, right in earlier:
+        assert now.ids == right.ids
+        queries = right.tensor[torch.randint(len(right), (20,))]
+        queries = queries + 0.02 * torch.randn_like(queries)
+        pairs = zip(now.nearest(queries), right.nearest(queries), strict=True)
+        found += sum(a[0].id == b[0].id for a, b in pairs)
+        for own in now.nearest(queries[:2], k=3):
+            assert len(own) == 3 and all(near.id in now for near in own)
+        some = [right.ids[:5]] * 20
+        assert [a[0].id for a in now.nearest(queries, some)] == [
+            b[0].id for b in right.nearest(queries, some)
+        ]
+    assert found >= 0.99 * 20 * len(earlier)
+
+
+def test_an_index_is_read_while_rows_come_and_go(monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(module, "INDEX_FROM", 500)
+    monkeypatch.setattr(module, "_LATEST", 20)
+    torch.manual_seed(0)
+    table, stop = KeyTable(16), threading.Event()
+    rows = torch.nn.functional.normalize(torch.randn(600, 16), dim=-1)
+    table.add([f"e{i}" for i in range(600)], rows)
+
+    def change():
+        n = 600
+        while not stop.is_set():
+            new = torch.nn.functional.normalize(torch.randn(30, 16), dim=-1) / 2
+            table.add([f"e{n + i}" for i in range(30)], new)
+            table.remove([f"e{n + i}" for i in range(0, 30, 2)])
+            n += 30
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            for n in range(300):
+                (near,) = table.snapshot().nearest(rows[n % 600][None])
+                assert near[0].id == f"e{n % 600}" and near[0].score == pytest.approx(1)
+        finally:
+            stop.set()
+        changing.result()
+
+
 def test_what_does_not_fit_is_refused_whole():
     table = KeyTable(DIM)
     table.add(["a", "b"], torch.ones(2, DIM))
