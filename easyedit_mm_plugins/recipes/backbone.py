@@ -397,9 +397,21 @@ def export(run: Run, threads: int, per_type: int = 200) -> dict:
         "machine": platform.processor() or platform.machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
+    if run.recipe.leg is not None:
+        result["before"] = earlier_leg(run.recipe.leg)
     write_json(run.out / "eval.json", result)
     run.report(result)
     return result
+
+
+def earlier_leg(checkpoint: str | Path) -> dict[str, Any]:
+    """What the ``eval.json`` of an earlier leg, beside its checkpoint with its name, says of it."""
+    path = Path(checkpoint).with_suffix(".json")
+    if not path.is_file():
+        return {}
+    known = read_json(path)
+    kept = ("recipe", "steps", "minutes", *exams.MEANS, "before")
+    return {key: known[key] for key in kept if key in known}
 
 
 def train(_: str, name: str, job: Job) -> Path:
