@@ -164,7 +164,7 @@ class Editor(ABC):
 
     def clear(self) -> None:
         """Take all edits back."""
-        self.remove(list(self.edits))
+        self.remove(self.store.now.ids)
 
     @contextmanager
     def edited(self, edits: Sequence[Question]) -> Iterator[list[str]]:
@@ -173,7 +173,7 @@ class Editor(ABC):
         try:
             yield ids
         finally:
-            still = self.edits
+            still = self.store.now.edits
             self.remove([i for i in ids if i in still])
 
     def describe(self) -> dict[str, Any]:

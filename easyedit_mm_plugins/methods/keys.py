@@ -346,6 +346,14 @@ class KeyTable:
             self._become(rows, len(ids), self._now._moment, len(ids))
             return self._now
 
+    def back_to(self, snapshot: Keys) -> None:
+        """Take back what was changed since ``snapshot``, of which there are no snapshots."""
+        with self._lock:
+            if self._now is not snapshot:
+                self._now = snapshot
+                removed = snapshot._rows.removed
+                removed[removed > snapshot._moment] = _ALIVE
+
     def _become(self, rows: _Rows, length: int, moment: int, size: int) -> None:
         self._earlier.add(self._now)
         self._now = Keys(rows, length, moment, size, self.metric)

@@ -10,14 +10,13 @@ Shapes: N edits in force, n edits of a call, Z width of a key.
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +24,13 @@ from torch import Tensor
 from ..core.registry import did_you_mean
 from ..data.records import Question
 from .edit_file import SavedEdits, write_edits
+from .keys import INDEX_FROM, Keys, KeyTable, Metric
+from .newest import Newer, Succession, age
+
+Value = TypeVar("Value")
+Same: TypeAlias = Callable[[Tensor, Tensor], Iterable[tuple[int, int]]]
+_CHUNK = 1024
+_ALIKE = 16  # among so many nearest edits one of the same meaning is looked for, where all are many
 
 
 class Kept(NamedTuple):
@@ -35,6 +41,58 @@ class Kept(NamedTuple):
     payloads: Sequence[Any] | None = None
 
 
+class ById(Mapping[str, Value]):
+    """Values by edit id, in the order of the ids' numbers; nothing in it changes.
+
+    They lie in chunks, which a copy that differs in a few ids shares but for those of the ids.
+    """
+
+    def __init__(self, chunks: dict[int, dict[str, Value]] | None = None, size: int = 0) -> None:
+        self._chunks, self._size = chunks or {}, size
+
+    def __getitem__(self, edit_id: str) -> Value:
+        try:
+            return self._chunks[_chunk(edit_id)][edit_id]
+        except (TypeError, ValueError):  # no id at all
+            raise KeyError(edit_id) from None
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._chunks.values():
+            yield from chunk
+
+    def __len__(self) -> int:
+        return self._size
+
+    def with_added(self, new: Iterable[tuple[str, Value]]) -> ById[Value]:
+        """A copy with ``new``, whose numbers are higher than all others."""
+        chunks, copied, size = dict(self._chunks), set[int](), self._size
+        for edit_id, value in new:
+            number = _chunk(edit_id)
+            if number not in copied:
+                copied.add(number)
+                chunks[number] = dict(chunks.get(number, ()))
+            chunks[number][edit_id] = value
+            size += 1
+        return ById(chunks, size)
+
+    def without(self, gone: Collection[str]) -> ById[Value]:
+        """A copy without ``gone``, all of which are there."""
+        chunks, by_chunk = dict(self._chunks), dict[int, set[str]]()
+        for edit_id in gone:
+            by_chunk.setdefault(_chunk(edit_id), set()).add(edit_id)
+        for number, ids in by_chunk.items():
+            left = {i: value for i, value in chunks[number].items() if i not in ids}
+            if left:
+                chunks[number] = left
+            else:
+                del chunks[number]
+        return ById(chunks, self._size - len(gone))
+
+
+def _chunk(edit_id: str) -> int:
+    return int(edit_id[1:]) // _CHUNK
+
+
 @dataclass(frozen=True, eq=False)
 class InForce:
     """The edits in force at one moment. Nothing in it changes, except that ``derived`` grows.
@@ -42,13 +100,15 @@ class InForce:
     Attributes:
         edits: by id, in the order they came.
         payloads: by id, of a method that keeps any.
-        keys: ``[N, Z]``, row i of the i-th edit.
+        table: the edits' keys, of a method that keeps any.
+        newer: which of them later ones answer for, see :mod:`.newest`.
         derived: what a method has computed of just these edits and may need again.
     """
 
-    edits: Mapping[str, Question]
-    payloads: Mapping[str, Any]
-    keys: Tensor
+    edits: ById[Question]
+    payloads: ById[Any]
+    table: Keys
+    newer: Newer = field(default_factory=dict)
     derived: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -57,28 +117,46 @@ class InForce:
         return list(self.edits)
 
     @cached_property
+    def keys(self) -> Tensor:
+        """``[N, Z]``, row i of the i-th edit."""
+        return self.table.tensor
+
+    @cached_property
     def places(self) -> dict[str, int]:
         """The row of :attr:`keys` by id."""
-        return {edit_id: place for place, edit_id in enumerate(self.edits)}
+        return {edit_id: place for place, edit_id in enumerate(self.ids)}
 
     def seen_by(self, visible: Collection[str] | None) -> tuple[str, ...]:
         """The ids that a question may see, in order; others in ``visible`` are ignored."""
+        if visible is not None and len(visible) < len(self.edits):
+            seen = [i for i in dict.fromkeys(visible) if i in self.edits]
+            return tuple(sorted(seen, key=age))
         return tuple(i for i in self.ids if visible is None or i in visible)
 
 
 class EditStore:
     """Edits by id, in the order they came. Ids are ``e1``, ``e2``, ... and never used again.
 
+    Adding and removing edits takes as long among a million as among a thousand.
+
     Args:
         width: Z; 0 for a method without keys.
         device: where the keys lie.
+        same: of keys ``[n, Z]`` and ``[N, Z]`` the pairs of rows whose edits mean the same.
+        metric: how keys are compared, see :class:`KeyTable`; ``None``: not by the table.
     """
 
-    def __init__(self, width: int = 0, device: torch.device | str = "cpu") -> None:
-        self._rows = torch.empty(0, width, device=device)  # with room for further keys
-        self._now = InForce({}, {}, self._rows)
-        self._earlier: weakref.WeakSet[InForce] = weakref.WeakSet()  # may still read the rows
-        self._count = 0
+    def __init__(
+        self,
+        width: int = 0,
+        device: torch.device | str = "cpu",
+        same: Same | None = None,
+        *,
+        metric: Metric | None = "dot",
+    ) -> None:
+        self._table = KeyTable(width, device, metric or "dot", approximate=metric is not None)
+        self._now = InForce(ById(), ById(), self._table.snapshot())
+        self._count, self._same, self._succession = 0, same, Succession()
         self._lock, self._here = threading.RLock(), threading.local()
 
     @property
@@ -98,35 +176,37 @@ class EditStore:
 
     def add(self, edits: Sequence[Question], kept: Kept = Kept()) -> list[str]:  # noqa: B008
         """Put ``edits`` in force, with what is kept of them; all or none. Returns their ids."""
-        with self._lock:
-            now, start = self._now, len(self._now.edits)
+        with self._changing() as now:
             ids = [f"e{self._count + i + 1}" for i in range(len(edits))]
-            new = dict(zip(ids, edits, strict=True))
+            added = now.edits.with_added(zip(ids, edits, strict=True))
             payloads = now.payloads
             if kept.payloads is not None:
-                payloads = {**payloads, **dict(zip(ids, kept.payloads, strict=True))}
-            end = start + len(edits)
-            if width := self._rows.shape[1]:
-                if kept.keys is None or kept.keys.shape != (len(edits), width):
+                payloads = payloads.with_added(zip(ids, kept.payloads, strict=True))
+            table = now.table
+            if width := self._table.width:
+                if kept.keys is None:
                     raise ValueError(f"{len(edits)} edits need keys [{len(edits)}, {width}]")
-                self._make_room(start, end)
-                self._rows[start:end] = kept.keys.detach().to(self._rows)
-            self._now = InForce({**now.edits, **new}, payloads, self._rows[:end])
+                table = self._table.add(ids, kept.keys)
+            newer = self._succession.add(
+                dict(zip(ids, edits, strict=True)), self._meant(table, ids)
+            )
+            self._now = InForce(added, payloads, table, newer)
             self._count += len(edits)
         return ids
 
-    def _make_room(self, start: int, end: int) -> None:
-        """Rows up to ``end``, of which nobody reads those from ``start`` on.
-
-        They grow by doubling, so that adding one edit does not copy a thousand others.
-        """
-        read = any(len(earlier.edits) > start for earlier in self._earlier)
-        if end > len(self._rows) or read:
-            room = len(self._rows) if end <= len(self._rows) else max(16, end, 2 * len(self._rows))
-            grown = self._rows.new_empty(room, self._rows.shape[1])
-            grown[:start] = self._now.keys
-            self._rows = grown
-            self._earlier.clear()
+    def _meant(self, table: Keys, new: Sequence[str]) -> list[tuple[str, str]]:
+        """The pairs (older, newer) of edits that mean the same, each newer one among ``new``."""
+        if self._same is None or not new:
+            return []
+        keys = table.of(new)
+        if len(table) < INDEX_FROM:
+            ids, rows = table.ids, table.tensor
+        else:
+            near = table.nearest(keys, k=_ALIKE)
+            ids = sorted({n.id for own in near for n in own}, key=age)
+            rows = table.of(ids)
+        pairs = [(ids[j], new[i]) for i, j in self._same(keys, rows)]
+        return [(older, newer) for older, newer in pairs if age(older) < age(newer)]
 
     def remove(self, ids: Collection[str]) -> list[Question]:
         """Take edits back and return them; the others keep their order and their keys' bits.
@@ -134,22 +214,26 @@ class EditStore:
         Raises:
             KeyError: an id is not in force; nothing is removed then.
         """
-        with self._lock:
-            now, gone = self._now, dict.fromkeys(ids)
+        with self._changing() as now:
+            gone = dict.fromkeys(ids)
             for edit_id in gone:
                 if edit_id not in now.edits:
-                    known = did_you_mean(str(edit_id), now.ids[:20])
+                    known = did_you_mean(str(edit_id), list(islice(now.edits, 20)))
                     raise KeyError(f"no edit {edit_id!r} in force; {known}")
-            stay = {i: edit for i, edit in now.edits.items() if i not in gone}
-            payloads = {i: kept for i, kept in now.payloads.items() if i not in gone}
-            latest = islice(reversed(now.ids), len(gone))
-            if not self._rows.shape[1] or all(i in gone for i in latest):
-                self._earlier.add(now)  # their rows lie behind the others'
-            else:
-                self._rows = self._rows[[now.places[i] for i in stay]]
-                self._earlier.clear()
-            self._now = InForce(stay, payloads, self._rows[: len(stay)])
+            payloads = now.payloads.without(gone) if now.payloads else now.payloads
+            table = self._table.remove(gone) if self._table.width else now.table
+            newer = self._succession.remove(gone)
+            self._now = InForce(now.edits.without(gone), payloads, table, newer)
             return [now.edits[i] for i in gone]
+
+    @contextmanager
+    def _changing(self) -> Iterator[InForce]:
+        """One thread at a time; the edits in force. A change that is broken off was none."""
+        with self._lock:
+            try:
+                yield self._now
+            finally:
+                self._table.back_to(self._now.table)
 
     # On disk ----------------------------------------------------------------------------------
 
@@ -157,18 +241,30 @@ class EditStore:
         """Write the edits in force, their keys and ``tensors``; see :func:`write_edits`."""
         now, count = self.now, self._count  # ids only grow: a count read later is no less true
         keys = {"keys": now.keys} if now.keys.shape[1] else {}
+        if now.newer:
+            at = now.places
+            links = [(at[older], at[i]) for older, later in now.newer.items() for i in later]
+            keys["superseded"] = torch.tensor(links)
         write_edits(folder, now.edits, count, made_by, {**keys, **tensors})
 
     def replace(self, saved: SavedEdits, kept: Kept) -> list[Question]:
         """Put saved edits in force, under their ids, in place of all others; returns the latter."""
-        with self._lock:
-            before = self._now
-            keys = before.keys[:0] if kept.keys is None else kept.keys
-            self._rows = keys.detach().to(self._rows, copy=True)
-            self._earlier.clear()
-            payloads: dict[str, Any] = {}
+        ids, links = list(saved.edits), saved.tensors.get("superseded", torch.empty(0, 2)).tolist()
+        if not all(
+            isinstance(older, int) and 0 <= older < later < len(ids) for older, later in links
+        ):
+            raise saved.damaged("an edit supersedes one that did not come before it")
+        with self._changing() as before:
+            payloads = ById[Any]()
             if kept.payloads is not None:
-                payloads = dict(zip(saved.edits, kept.payloads, strict=True))
-            self._now = InForce(saved.edits, payloads, self._rows)
+                payloads = payloads.with_added(zip(ids, kept.payloads, strict=True))
+            table = before.table
+            if self._table.width:
+                keys = before.keys[:0] if kept.keys is None else kept.keys
+                table = self._table.replace(ids, keys)
+            edits = ById[Question]().with_added(saved.edits.items())
+            self._succession = Succession()
+            newer = self._succession.add(saved.edits, [(ids[i], ids[j]) for i, j in links])
+            self._now = InForce(edits, payloads, table, newer)
             self._count = max(self._count, saved.count)
             return list(before.edits.values())

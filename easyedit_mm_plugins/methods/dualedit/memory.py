@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..base import Visible
 from ..edit_file import SavedEdits
-from ..mscke.lookup import lookup
 from ..routed import Hit
 from ..store import InForce
 from .adapters import pad_memory
@@ -30,16 +29,16 @@ def nearest(now: InForce, queries: Tensor, visible: Visible = None) -> list[Hit]
     Raises:
         ConfigError: ``visible`` has another length than ``queries``.
     """
-    return lookup(now, unit(queries), _cosine, visible)
+    found = now.table.nearest(unit(queries), visible)
+    return [
+        Hit(near[0].id, min(1.0, max(-1.0, near[0].score))) if near else Hit(None, 0.0)
+        for near in found
+    ]
 
 
 def unit(keys: Tensor) -> Tensor:
     """Gate keys ``[n, K]`` of length 1, as they are kept."""
     return torch.nn.functional.normalize(keys.float(), dim=-1)
-
-
-def _cosine(queries: Tensor, keys: Tensor) -> Tensor:
-    return (queries @ keys.T).clamp(-1, 1)
 
 
 def gather(now: InForce, ids: Sequence[str]) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -16,6 +16,7 @@ from ...core.files import digest, write_json
 from ...data import ImageLike, Question
 from ...data.images import image_key
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
+from ..keys import Metric
 from ..settings import build
 from .config import ScopeConfig
 from .encoder import encoder_from_description, load_encoder
@@ -64,6 +65,19 @@ class ScopeClassifier(nn.Module):
     def mixes(self) -> bool:
         """Whether rows that are compared together change each other's features, as released."""
         return hasattr(self.fusion, "mix")
+
+    @property
+    def metric(self) -> Metric | None:
+        """How kept features are compared; ``None``: by :meth:`similarity` alone."""
+        return None if self.mixes else getattr(self.compare, "metric", None)
+
+    def kept(self, z: Tensor) -> Tensor:
+        """Features as a memory keeps them and compares queries with them."""
+        return z if self.metric is None else self.compare.kept(z)
+
+    def rho(self, compared: Tensor) -> Tensor:
+        """rho of what :attr:`metric` gives of kept features (eq. 8)."""
+        return self.compare.of(compared)[0].exp()
 
     @property
     def stored(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -19,7 +19,7 @@ from ..store import EditStore, Kept
 from .classifier import ScopeClassifier
 from .config import CounterfactualConfig, ScopeConfig
 from .counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
-from .lookup import lookup
+from .lookup import compare_all, lookup
 
 PARTS = ("scope", "counterfactual")
 
@@ -41,6 +41,7 @@ class MSCKE(RoutedEditor):
     """
 
     name = "mscke"
+    scope_class: ClassVar[Any] = ScopeClassifier
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class MSCKE(RoutedEditor):
         counterfactual: Counterfactual,
         threshold: float = 0.5,
     ) -> None:
-        store = EditStore(scope.stored, scope.null.device)
+        store = EditStore(scope.stored, scope.null.device, metric=scope.metric)
         super().__init__(backbone, counterfactual, threshold, store)
         self.scope = scope.eval()
 
@@ -78,7 +79,7 @@ class MSCKE(RoutedEditor):
         scope = self.scope.eval()
         parts = [scope.encode_edits(edits[i : i + 64]) for i in range(0, len(edits), 64)]
         self.counterfactual.prepare(edits)
-        return Kept(torch.cat(parts))
+        return Kept(scope.kept(torch.cat(parts)))
 
     def forget(self, edits: Sequence[Question]) -> None:
         """The counterfactual model forgets them too."""
@@ -95,8 +96,10 @@ class MSCKE(RoutedEditor):
         if self.scope.training:  # eval() walks through all modules, in every call for nothing
             self.scope.eval()
         queries = self.scope.encode_queries(questions)
-        similarity, alone = self.scope.similarity, self.scope.mixes
-        return lookup(now, queries, similarity, visible, alone=alone)
+        if self.scope.metric is None:
+            similarity, alone = self.scope.similarity, self.scope.mixes
+            return compare_all(now, queries, similarity, visible, alone=alone)
+        return lookup(now, self.scope.kept(queries), self.scope.rho, visible)
 
     def describe(self) -> dict[str, Any]:
         """Threshold, fusion, similarity, encoder and counterfactual model."""
@@ -155,7 +158,7 @@ class MSCKE(RoutedEditor):
         folder = Path(folder)
         config = read_header(folder, cls.name, backbone, ("threshold", "counterfactual"))
         at = part_folders(folder, config)
-        scope = ScopeClassifier.from_pretrained(at["scope"]).to(backbone.device)
+        scope = cls.scope_class.from_pretrained(at["scope"]).to(backbone.device)
         kind = COUNTERFACTUALS.get(config["counterfactual"])
         model = kind.from_pretrained(at["counterfactual"], backbone)
         if isinstance(model, torch.nn.Module):
@@ -171,7 +174,7 @@ class MSCKE(RoutedEditor):
 
     def unpack(self, saved: SavedEdits) -> Kept:
         """The saved features; nothing is encoded again."""
-        keys = saved.keys(self.scope.stored)
+        keys = self.scope.kept(saved.keys(self.scope.stored))
         self.counterfactual.prepare(list(saved.edits.values()))
         return Kept(keys)
 

@@ -1,17 +1,21 @@
 """Sim of MSCKE eq. 8: how much a query's fused feature resembles an edit's, from 0 to 1.
 
 Each is a module whose ``forward`` gives the logarithms of rho and of 1 - rho, which is what the
-loss of eq. 11 needs; both come from one product over queries and edits, so that looking a query up
-among N edits costs that product and nothing more.
+loss of eq. 11 needs. One that also says how features are kept (``kept``), what of two kept ones is
+compared (``metric``, see :class:`KeyTable`) and what rho follows from it (``of``, rising) has its
+edits looked up in the table of keys, however many there are.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.registry import Registry
+from ..keys import Metric, distance, dot
 
 SIMILARITIES: Registry[type[nn.Module]] = Registry("similarity")
 
@@ -23,14 +27,20 @@ class ExpSquaredDistance(nn.Module):
     Features are taken as they come: their length is what lets rho fall to 0.
     """
 
+    metric: ClassVar[Metric] = "distance"
+
+    def kept(self, z: Tensor) -> Tensor:
+        """Features as they are kept and compared: as they come."""
+        return z.float()
+
+    def of(self, compared: Tensor) -> tuple[Tensor, Tensor]:
+        """log rho and log(1 - rho) of minus squared distances."""
+        # At distance 0 the loss of a negative pair would be infinite: stop a little short of it.
+        return compared, torch.log(-torch.expm1(compared.clamp_max(-1e-6)))
+
     def forward(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
         """``z_t [B, Z]``, ``z_e [N, Z]`` -> log rho, log(1 - rho), both ``[B, N]``."""
-        # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's features are long, and what is left of near
-        # ones after that subtraction is rounding.
-        exact = "donot_use_mm_for_euclid_dist"
-        distance = torch.cdist(z_t.float(), z_e.float(), compute_mode=exact).square()
-        # At distance 0 the loss of a negative pair would be infinite: stop a little short of it.
-        return -distance, torch.log(-torch.expm1(-distance.clamp_min(1e-6)))
+        return self.of(distance(self.kept(z_t), self.kept(z_e)))
 
 
 @SIMILARITIES.register("cosine")
@@ -41,13 +51,24 @@ class Cosine(nn.Module):
         scale, bias: where training starts; cos 0.7 is then rho 0.5.
     """
 
+    metric: ClassVar[Metric] = "dot"
+
     def __init__(self, scale: float = 10.0, bias: float = -7.0) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
         self.bias = nn.Parameter(torch.tensor(bias))
 
+    def kept(self, z: Tensor) -> Tensor:
+        """Features as they are kept and compared: of length 1. Such ones stay bit for bit."""
+        z = z.float()
+        length = z.detach().norm(dim=-1, keepdim=True)
+        return torch.where((length - 1).abs() < 1e-6, z, F.normalize(z, dim=-1))
+
+    def of(self, compared: Tensor) -> tuple[Tensor, Tensor]:
+        """log rho and log(1 - rho) of cosines."""
+        logit = self.log_scale.exp() * compared + self.bias
+        return F.logsigmoid(logit), F.logsigmoid(-logit)
+
     def forward(self, z_t: Tensor, z_e: Tensor) -> tuple[Tensor, Tensor]:
         """``z_t [B, Z]``, ``z_e [N, Z]`` -> log rho, log(1 - rho), both ``[B, N]``."""
-        cosine = F.normalize(z_t.float(), dim=-1) @ F.normalize(z_e.float(), dim=-1).T
-        logit = self.log_scale.exp() * cosine + self.bias
-        return F.logsigmoid(logit), F.logsigmoid(-logit)
+        return self.of(dot(self.kept(z_t), self.kept(z_e)))
