@@ -51,6 +51,11 @@ class LRU(Generic[Value]):
             while self.used > self.limit:
                 self.used -= self._kept.popitem(last=False)[1][1]
 
+    def drop(self, key: Hashable) -> None:
+        """Forget the value of ``key``, if it is kept."""
+        with self._lock:
+            self.used -= self._kept.pop(key, (None, 0))[1]
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:

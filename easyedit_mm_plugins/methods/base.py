@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..backbones.base import Backbone
 from ..core.errors import CheckpointError, ConfigError, DataError
@@ -26,6 +27,7 @@ from ..data.records import Question, check_questions
 from .edit_file import SavedEdits, read_edits
 from .store import EditStore, InForce, Kept
 
+_AT_ONCE = 256  # edits that are encoded together
 # For each row the ids of the edits that it may see; None: all edits in force.
 Visible: TypeAlias = "Sequence[Collection[str]] | None"
 
@@ -126,7 +128,21 @@ class Editor(ABC):
         """
         edits = check_questions(edits)
         self.check_edits(edits)
-        return self.store.add(edits, self.encode(edits)) if edits else []
+        if not edits:
+            return []
+        parts: list[Kept] = []
+        done = 0
+        quiet = None if len(edits) > _AT_ONCE else True  # None: where there is a terminal
+        try:
+            with tqdm(total=len(edits), desc="edits", disable=quiet, leave=False) as bar:
+                for done in range(0, len(edits), _AT_ONCE):
+                    parts.append(self.encode(edits[done : done + _AT_ONCE]))
+                    bar.update(_AT_ONCE)
+            done = len(edits)
+            return self.store.add(edits, Kept.joined(parts))
+        except BaseException:
+            self.forget(edits[:done])
+            raise
 
     def remove(self, ids: Collection[str]) -> None:
         """Take edits back.

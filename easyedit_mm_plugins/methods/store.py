@@ -40,6 +40,15 @@ class Kept(NamedTuple):
     keys: Tensor | None = None
     payloads: Sequence[Any] | None = None
 
+    @classmethod
+    def joined(cls, parts: Sequence[Kept]) -> Kept:
+        """What is kept of the edits of all ``parts``."""
+        if len(parts) == 1:
+            return parts[0]
+        keys = [part.keys for part in parts if part.keys is not None]
+        payloads = [p for part in parts for p in part.payloads or ()]
+        return cls(torch.cat(keys) if keys else None, payloads or None)
+
 
 class ById(Mapping[str, Value]):
     """Values by edit id, in the order of the ids' numbers; nothing in it changes.
@@ -77,14 +86,15 @@ class ById(Mapping[str, Value]):
 
     def without(self, gone: Collection[str]) -> ById[Value]:
         """A copy without ``gone``, all of which are there."""
-        chunks, by_chunk = dict(self._chunks), dict[int, set[str]]()
+        chunks, copied = dict(self._chunks), set[int]()
         for edit_id in gone:
-            by_chunk.setdefault(_chunk(edit_id), set()).add(edit_id)
-        for number, ids in by_chunk.items():
-            left = {i: value for i, value in chunks[number].items() if i not in ids}
-            if left:
-                chunks[number] = left
-            else:
+            number = _chunk(edit_id)
+            if number not in copied:
+                copied.add(number)
+                chunks[number] = dict(chunks[number])
+            del chunks[number][edit_id]
+        for number in copied:
+            if not chunks[number]:
                 del chunks[number]
         return ById(chunks, self._size - len(gone))
 

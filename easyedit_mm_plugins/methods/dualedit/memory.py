@@ -1,7 +1,9 @@
-"""What DualEdit keeps of an edit: the gate's key, and keys and values for every adapter.
+"""What DualEdit keeps of an edit: the gate's key; and keys and values for every adapter, as long
+as there is room.
 
-An edit sample goes through the base model once, when it is added; a query costs one product with
-the matrix of gate keys, whatever the number of edits.
+An edit sample goes through the base model when it is added. What the adapters take from it is large
+(5 MB an edit of LLaVA-7B), is needed only where the edit is hit, and can be made again from the
+edit: it is kept within a budget of bytes, and made again where it was pushed out.
 """
 
 from __future__ import annotations
@@ -9,16 +11,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...core.lru import LRU
 from ..base import Visible
-from ..edit_file import SavedEdits
 from ..routed import Hit
 from ..store import InForce
 from .adapters import pad_memory
 
 # For each adapter an edit's keys and values, [N, A or D] each.
 Values = list[tuple[Tensor, Tensor]]
+_LEAST, _SHARE = 16 * 2**20, 8
+
+
+class Sample:
+    """Stands for one edit's values, wherever they are."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Memory:
+    """Values of edit samples within a budget; the longest unused are pushed out.
+
+    Args:
+        model: the base model, an eighth of whose size the budget is; at least 16 MiB.
+
+    Attributes:
+        kept: by :class:`Sample`; ``kept.limit`` is the budget in bytes and may be changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        size = sum(p.nbytes for p in model.parameters())
+        self.kept: LRU[Values] = LRU(max(_LEAST, size // _SHARE), size_of)
+
+    def lacking(self, samples: Sequence[Sample], held: dict[Sample, Values]) -> list[Sample]:
+        """Put what is kept of ``samples`` into ``held``; those that are not kept."""
+        for sample in samples:
+            if sample not in held and (values := self.kept.get(sample)) is not None:
+                held[sample] = values
+        return [sample for sample in dict.fromkeys(samples) if sample not in held]
+
+
+def size_of(values: Values) -> int:
+    """Bytes."""
+    return sum(tensor.nbytes for pair in values for tensor in pair)
 
 
 def nearest(now: InForce, queries: Tensor, visible: Visible = None) -> list[Hit]:
@@ -41,35 +77,6 @@ def unit(keys: Tensor) -> Tensor:
     return torch.nn.functional.normalize(keys.float(), dim=-1)
 
 
-def gather(now: InForce, ids: Sequence[str]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def gather(chosen: Sequence[Values]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """For each adapter keys, values and mask of these edits, see :func:`pad_memory`."""
-    chosen = [now.payloads[i] for i in ids]
     return [pad_memory([v[number] for v in chosen]) for number in range(len(chosen[0]))]
-
-
-def pack(values: Sequence[Values]) -> dict[str, Tensor]:
-    """Edits' values as a few tensors: by adapter all keys, all values, and each edit's length."""
-    tensors = {}
-    for number, pairs in enumerate(zip(*values, strict=True)):
-        tensors[f"{number}.lengths"] = torch.tensor([len(keys) for keys, _ in pairs])
-        for name, parts in zip(("k", "v"), zip(*pairs, strict=True), strict=True):
-            tensors[f"{number}.{name}"] = torch.cat(parts)
-    return tensors
-
-
-def unpack(saved: SavedEdits, adapters: int, device: torch.device) -> list[Values]:
-    """What :func:`pack` made, by edit.
-
-    Raises:
-        CheckpointError: something is missing or does not fit.
-    """
-    found: list[Values] = [[] for _ in saved.edits]
-    try:
-        for number in range(adapters if found else 0):
-            lengths = saved.tensors[f"{number}.lengths"].tolist()
-            parts = [saved.tensors[f"{number}.{name}"].to(device).split(lengths) for name in "kv"]
-            for values, keys_and_values in zip(found, zip(*parts, strict=True), strict=True):
-                values.append(keys_and_values)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise saved.damaged(error) from error
-    return found

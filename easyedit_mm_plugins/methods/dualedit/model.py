@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,19 @@ from .adapters import Adapters, new_adapter
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
 from .edited_pass import Chosen, EditedPass
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
-from .memory import gather, nearest, pack, unit, unpack
+from .memory import Memory, Sample, Values, gather, nearest, unit
 
 _AT_ONCE = 32  # edit samples per forward pass
 _NOTHING = Chosen(torch.empty(0, dtype=torch.long), [])  # every gate is shut
+Result = TypeVar("Result")
+
+
+class _NotKeptError(Exception):
+    """A pass has hit edits whose values were pushed out of the memory."""
+
+    def __init__(self, lacking: dict[Sample, Question]) -> None:
+        super().__init__(len(lacking))
+        self.lacking = lacking
 
 
 class DualEdit(Editor):
@@ -59,6 +68,7 @@ class DualEdit(Editor):
         self.threshold = paper_threshold(backbone) if given is None else given
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
         self.gate: LearnedGate | None = new_gate(backbone) if learned else None
+        self.memory = Memory(backbone.model)
         self.decoder = backbone.decoder  # looking for it takes a while
 
     @property
@@ -102,22 +112,37 @@ class DualEdit(Editor):
         Raises:
             DataError: an image cannot be read, or a sample is longer than the context.
         """
-        keys, values = [], []
+        keys, samples = [], []
         for start in range(0, len(edits), _AT_ONCE):
-            batch = self.backbone.batch(edits[start : start + _AT_ONCE], with_answers=True)
-            found = self._states(batch)
-            read = gate_input(self.config.gate.kind, found[self.config.gate_layer], batch)
+            read, values = self._run(edits[start : start + _AT_ONCE])
             keys.append(self.key_of(read))
-            for row, real in enumerate(batch.attention_mask.bool()):
-                states = [found[a.layer][row, real] for a in self.config.adapters]
-                end = int(real[: batch.prompt_end[row] + 1].sum()) - 1
-                values.append(
-                    [
-                        tuple(part.to(self.backbone.dtype) for part in adapter.memory(state, end))
-                        for adapter, state in zip(self.adapters, states, strict=True)
-                    ]
-                )
-        return Kept(unit(torch.cat(keys)), values)
+            for own in values:
+                samples.append(Sample())
+                self.memory.kept.put(samples[-1], own)
+        return Kept(unit(torch.cat(keys)), samples)
+
+    def _run(self, edits: Sequence[Question]) -> tuple[Tensor, list[Values]]:
+        """What the gate reads of each edit sample, and its keys and values for the adapters."""
+        batch, values = self.backbone.batch(edits, with_answers=True), []
+        found = self._states(batch)
+        for row, real in enumerate(batch.attention_mask.bool()):
+            states = [found[a.layer][row, real] for a in self.config.adapters]
+            end = int(real[: batch.prompt_end[row] + 1].sum()) - 1
+            values.append(
+                [
+                    tuple(part.to(self.backbone.dtype) for part in adapter.memory(state, end))
+                    for adapter, state in zip(self.adapters, states, strict=True)
+                ]
+            )
+        return gate_input(self.config.gate.kind, found[self.config.gate_layer], batch), values
+
+    def remove(self, ids: Collection[str]) -> None:
+        """See :class:`Editor`."""
+        samples = self.store.now.payloads
+        gone = [samples[i] for i in ids if i in samples]
+        super().remove(ids)
+        for sample in gone:
+            self.memory.kept.drop(sample)
 
     # Queries ----------------------------------------------------------------------------------
 
@@ -144,8 +169,11 @@ class DualEdit(Editor):
         if not questions:
             return []
         batch = self.backbone.batch(questions)
-        with self._edited(batch, visible) as hits:
-            ids = self.backbone.generate_ids(batch, max_new_tokens=max_new_tokens, **kwargs)
+        hits, ids = self._through(
+            batch,
+            visible,
+            lambda: self.backbone.generate_ids(batch, max_new_tokens=max_new_tokens, **kwargs),
+        )
         texts = self.backbone.decode(ids)
         return [Answer(t, *self._route(h)) for t, h in zip(texts, hits, strict=True)]
 
@@ -160,8 +188,8 @@ class DualEdit(Editor):
         if not questions:
             return []
         batch = self.backbone.batch(questions, with_answers=True)
-        with self._edited(batch, visible) as hits:
-            logits = answer_logits(self.backbone.language_model, batch)
+        lm = self.backbone.language_model
+        hits, logits = self._through(batch, visible, lambda: answer_logits(lm, batch))
         return [
             Forced(ids, row.topk(top_k, dim=-1).indices.cpu(), *self._route(hit))
             for ids, row, hit in zip(batch.answers, logits, hits, strict=True)
@@ -197,8 +225,13 @@ class DualEdit(Editor):
         return self.gate(inputs)
 
     @contextmanager
-    def _edited(self, batch: Batch, visible: Visible) -> Iterator[list[Hit]]:
-        """Passes of ``batch`` inside are edited; the list is filled by the first one."""
+    def _edited(
+        self, batch: Batch, visible: Visible, held: dict[Sample, Values] | None = None
+    ) -> Iterator[list[Hit]]:
+        """Passes of ``batch`` inside are edited; the list is filled by the first one.
+
+        ``held`` has values that are at hand, whatever is pushed out of the memory.
+        """
         if visible is not None and len(visible) != len(batch.answers):
             raise ConfigError(
                 f"visible has {len(visible)} rows, there are {len(batch.answers)} questions"
@@ -207,20 +240,55 @@ class DualEdit(Editor):
         if not now.edits:
             yield hits
             return
+        values = {} if held is None else held
 
         def decide(hidden: Tensor) -> Chosen:
             read = gate_input(self.config.gate.kind, hidden, batch)
             hits[:] = nearest(now, self.key_of(read), visible)
-            return self._chosen(now, hits, hidden.device)
+            return self._chosen(now, hits, hidden.device, values)
 
         with EditedPass(self.decoder, self.config, self.adapters, batch, decide).running():
             yield hits
 
-    def _chosen(self, now: InForce, hits: Sequence[Hit], device: torch.device) -> Chosen:
+    def _through(
+        self, batch: Batch, visible: Visible, run: Callable[[], Result]
+    ) -> tuple[list[Hit], Result]:
+        """The hits, and what ``run`` returns, whose passes of ``batch`` are edited.
+
+        Where a hit edit's values are not kept, it begins again with them.
+        """
+        held: dict[Sample, Values] = {}
+        with self.store.held():
+            while True:
+                try:
+                    with self._edited(batch, visible, held) as hits:
+                        return hits, run()
+                except _NotKeptError as error:
+                    self._make_again(error.lacking, held)
+
+    def _make_again(self, lacking: dict[Sample, Question], held: dict[Sample, Values]) -> None:
+        samples = list(lacking)
+        for start in range(0, len(samples), _AT_ONCE):
+            some = samples[start : start + _AT_ONCE]
+            _, values = self._run([lacking[sample] for sample in some])
+            for sample, own in zip(some, values, strict=True):
+                held[sample] = own
+                self.memory.kept.put(sample, own)
+
+    def _chosen(
+        self,
+        now: InForce,
+        hits: Sequence[Hit],
+        device: torch.device,
+        held: dict[Sample, Values],
+    ) -> Chosen:
         ids = {i: hit.id for i, hit in enumerate(hits) if hit.id is not None and self.is_open(hit)}
         if not ids:
             return _NOTHING
-        memory = gather(now, list(ids.values()))
+        edit_of = {now.payloads[i]: now.edits[i] for i in ids.values()}
+        if lacking := self.memory.lacking(list(edit_of), held):
+            raise _NotKeptError({sample: edit_of[sample] for sample in lacking})
+        memory = gather([held[now.payloads[i]] for i in ids.values()])
         return Chosen(torch.tensor(list(ids), dtype=torch.long, device=device), memory)
 
     def is_open(self, hit: Hit) -> bool:
@@ -333,11 +401,6 @@ class DualEdit(Editor):
         """Adapters and gate."""
         return f"DualEdit editor {self.fingerprint()}"
 
-    def pack(self, now: InForce) -> dict[str, Tensor]:
-        """Keys and values for every adapter."""
-        return pack(list(now.payloads.values()))
-
     def unpack(self, saved: SavedEdits) -> Kept:
-        """Saved keys and values; nothing is encoded again."""
-        keys = saved.keys(self.store.now.keys.shape[1])
-        return Kept(keys, unpack(saved, len(self.adapters), self.backbone.device))
+        """The gate's saved keys; values are made when an edit is hit."""
+        return Kept(saved.keys(self.store.now.keys.shape[1]), [Sample() for _ in saved.edits])
