@@ -224,14 +224,11 @@ class EditedModel(nn.Module):
     def _answer_rows(self, questions: Sequence[Question]) -> list[Tensor | None]:
         visible = self.visible(len(questions))
         if isinstance(self.editor, RoutedEditor):
-            hits = self.editor.route(questions, visible=visible)
-            threshold = self.editor.threshold
-            inside = {i: h.id for i, h in enumerate(hits) if h.id and h.score >= threshold}
+            inside = self.editor.in_scope(questions, visible=visible)
             found: list[Tensor | None] = [None] * len(questions)
             if inside:
-                edits = self.editor.edits
                 logits = self.editor.counterfactual.answer_logits(
-                    [edits[k] for k in inside.values()], [questions[i] for i in inside]
+                    list(inside.values()), [questions[i] for i in inside]
                 )
                 for i, row in zip(inside, logits, strict=True):
                     found[i] = row

@@ -7,7 +7,7 @@ A subclass keeps the memory and says how a question is scored; answering is the 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from ..backbones.base import Backbone
 from ..core.errors import ConfigError
 from ..data.records import Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
-from .store import EditStore
+from .newest import Superseded, newest
+from .store import EditStore, InForce
 
 
 class Hit(NamedTuple):
@@ -83,24 +84,20 @@ class RoutedEditor(Editor):
         **kwargs: Any,
     ) -> list[Answer]:
         """Answers under the edits in force, each row by its own route; greedy by default."""
-        with self.store.held():
-            hits, edits = self.route(questions, visible=visible), self.edits
-        inside, outside = self._split(hits)
-        answers: dict[int, Answer] = {}
-        if outside:
-            texts = self.backbone.generate(
-                [questions[i] for i in outside], max_new_tokens=max_new_tokens, **kwargs
+        with self.store.held() as now:
+            hits, texts = self.base_texts(
+                questions, visible, max_new_tokens=max_new_tokens, **kwargs
             )
-            for i, text in zip(outside, texts, strict=True):
-                answers[i] = Answer(text, None, self._score(hits[i]))
+        hits, inside = self._inside(now, hits, visible)
+        answers = {i: Answer(text, None, self._score(hits[i])) for i, text in texts.items()}
         if inside:
-            texts = self.counterfactual.generate(
-                [edits[edit_id] for edit_id in inside.values()],
+            found = self.counterfactual.generate(
+                [now.edits[edit_id] for edit_id in inside.values()],
                 [questions[i] for i in inside],
                 max_new_tokens=max_new_tokens,
                 **kwargs,
             )
-            for i, text in zip(inside, texts, strict=True):
+            for i, text in zip(inside, found, strict=True):
                 answers[i] = Answer(text, hits[i].id, hits[i].score)
         return [answers[i] for i in range(len(questions))]
 
@@ -109,17 +106,16 @@ class RoutedEditor(Editor):
         self, questions: Sequence[Question], *, visible: Visible = None, top_k: int = 1
     ) -> list[Forced]:
         """Teacher-forced predictions, routed as in :meth:`generate`: the answer never decides."""
-        with self.store.held():
-            hits, edits = self.route(questions, visible=visible), self.edits
-        inside, outside = self._split(hits)
-        forced: dict[int, Forced] = {}
-        if outside:
-            rows = force_with_base(self.backbone, [questions[i] for i in outside], top_k)
-            for i, row in zip(outside, rows, strict=True):
-                forced[i] = Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
+        with self.store.held() as now:
+            hits, rows = self.base_forced(questions, visible, top_k)
+        hits, inside = self._inside(now, hits, visible)
+        forced = {
+            i: Forced(row.target_ids, row.top_ids, None, self._score(hits[i]))
+            for i, row in rows.items()
+        }
         if inside:
             found = self.counterfactual.top_ids(
-                [edits[edit_id] for edit_id in inside.values()],
+                [now.edits[edit_id] for edit_id in inside.values()],
                 [questions[i] for i in inside],
                 top_k,
             )
@@ -128,14 +124,71 @@ class RoutedEditor(Editor):
                 forced[i] = Forced(ids, top.cpu(), hits[i].id, hits[i].score)
         return [forced[i] for i in range(len(questions))]
 
-    def _split(self, hits: Sequence[Hit]) -> tuple[dict[int, str], list[int]]:
-        """The rows in scope, with the edit's id, and the others."""
+    # What the base model says, which a method may have found out while routing.
+
+    def base_texts(
+        self, questions: Sequence[Question], visible: Visible, **kwargs: Any
+    ) -> tuple[list[Hit], dict[int, str]]:
+        """Each question's hit, and the base model's answers to those out of scope, by row."""
+        hits = self.route(questions, visible=visible)
+        outside = self.outside(hits)
+        texts = self.backbone.generate([questions[i] for i in outside], **kwargs) if outside else []
+        return hits, dict(zip(outside, texts, strict=True))
+
+    def base_forced(
+        self, questions: Sequence[Question], visible: Visible, top_k: int
+    ) -> tuple[list[Hit], dict[int, Forced]]:
+        """As :meth:`base_texts`, its predictions."""
+        hits = self.route(questions, visible=visible)
+        outside = self.outside(hits)
+        rows = (
+            force_with_base(self.backbone, [questions[i] for i in outside], top_k)
+            if outside
+            else []
+        )
+        return hits, dict(zip(outside, rows, strict=True))
+
+    def outside(self, hits: Sequence[Hit]) -> list[int]:
+        """The rows in no edit's scope."""
+        return [i for i, h in enumerate(hits) if h.id is None or h.score < self.threshold]
+
+    def in_scope(
+        self, questions: Sequence[Question], *, visible: Visible = None
+    ) -> dict[int, Question]:
+        """Of the questions in scope, by row, the edit that answers."""
+        with self.store.held() as now:
+            _, inside = self._inside(now, self.route(questions, visible=visible), visible)
+        return {i: now.edits[edit_id] for i, edit_id in inside.items()}
+
+    def superseded(self, newer: Collection[str] | None = None) -> list[Superseded]:
+        """The edits in force that a later one answers for, until that is removed.
+
+        Args:
+            newer: only those that one of these does, such as what :meth:`add` has just returned.
+        """
+        now = self.store.now
+        pairs = [(older, newest(now.newer, older)) for older in now.newer]
+        return [
+            Superseded(older, later, now.edits[older].answer != now.edits[later].answer)
+            for older, later in pairs
+            if newer is None or later in newer
+        ]
+
+    def _inside(
+        self, now: InForce, hits: Sequence[Hit], visible: Visible
+    ) -> tuple[list[Hit], dict[int, str]]:
+        """The hits, each with the newest edit of its meaning; and those in scope, by row."""
+        outside = set(self.outside(hits))
+        if now.newer:
+            seen = [None] * len(hits) if visible is None else visible
+            hits = [
+                hit if hit.id is None else hit._replace(id=newest(now.newer, hit.id, own))
+                for hit, own in zip(hits, seen, strict=True)
+            ]
         inside = {
-            i: hit.id
-            for i, hit in enumerate(hits)
-            if hit.id is not None and hit.score >= self.threshold
+            i: hit.id for i, hit in enumerate(hits) if hit.id is not None and i not in outside
         }
-        return inside, [i for i in range(len(hits)) if i not in inside]
+        return list(hits), inside
 
     @staticmethod
     def _score(hit: Hit) -> float | None:
