@@ -1,0 +1,147 @@
+"""Training MSCKE-Self's two heads. The base model is frozen and asked each question once."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...data import EditRecord
+from ..mscke.losses import BatchQuery, Drawn, draw
+from ..mscke.training import MSCKETrainer
+from .calibration import Calibration, calibrate
+from .config import MSCKESelfTrainingHyperParams
+from .losses import PAIR, Frozen, picture_loss, scope_losses, weighed
+from .model import MSCKESelf
+
+LOG = logging.getLogger(__name__)
+_PICTURE = ("place.", "picture.", "log_temperature")
+
+
+class MSCKESelfTrainer(MSCKETrainer):
+    """:class:`MSCKETrainer` for heads on the frozen base model; a validation also sets thresholds.
+
+    Args, Raises: as there.
+    """
+
+    name: ClassVar[str] = "MSCKE-SELF"
+    editor: MSCKESelf  # type: ignore[assignment]
+    hparams: MSCKESelfTrainingHyperParams  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        editor: MSCKESelf,
+        train: Sequence[EditRecord],
+        val: Sequence[EditRecord],
+        hparams: MSCKESelfTrainingHyperParams,
+        out_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(editor, train, val, hparams, out_dir)
+        self.frozen = Frozen(editor.backbone, editor.scope, hparams.cache_mib * 2**20)
+        self.pairs: dict[str, list[EditRecord]] = defaultdict(list)
+        for record in (*self.train, *self.val):
+            if record.pair is not None:
+                self.pairs[record.pair].append(record)
+
+    def draw(self, records: Sequence[EditRecord], rng: random.Random | None = None) -> Drawn:
+        """As MSCKE draws, with questions of the other record of each pair."""
+        drawn = draw(records, self.hparams.scope_questions, rng)
+        for i, record in enumerate(records):
+            for other in self.pairs.get(record.pair or "", ()):
+                if other is not record:
+                    own = [other.edit, *other.in_scope, *other.out_scope]
+                    question = rng.choice(own) if rng else own[0]
+                    drawn.queries.append(BatchQuery(i, PAIR, question))
+        return drawn
+
+    def heads_loss(self, drawn: Drawn) -> Tensor:
+        """The loss of both heads."""
+        scope = self.editor.scope
+        losses = scope_losses(scope, self.frozen, drawn)
+        if scope.config.binding == "picture":
+            found = picture_loss(scope, self.frozen, drawn)
+            if found is not None:
+                losses["picture"] = found
+        return weighed(losses, self.hparams)
+
+    def batch_loss(
+        self, records: Sequence[EditRecord], rng: random.Random | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The heads' loss and, where it is trained, the counterfactual model's."""
+        drawn = self.draw(records, rng)
+        losses, info = [], {}
+        if "scope" in self.parts:
+            losses.append(self.heads_loss(drawn))
+            info["loss/cls"] = float(losses[-1].detach())
+        if "counterfactual" in self.parts:
+            losses.append(self.answering_loss(_without_pairs(drawn), rng)[0])
+            info["loss/cfr"] = float(losses[-1].detach())
+        total = torch.stack(losses).sum()
+        return total, {**info, "loss/total": float(total.detach())}
+
+    def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
+        """Losses, and by kind which of the counterfactual model's answers are exact."""
+        drawn = self.draw(records)
+        values: dict[str, list[float]] = defaultdict(list)
+        total = 0.0
+        if "scope" in self.parts:
+            total += float(self.heads_loss(drawn))
+            values["loss/cls_val"].append(total)
+        if "counterfactual" in self.parts:
+            loss, right = self.answering_loss(_without_pairs(drawn))
+            total += float(loss)
+            values["loss/cfr_val"].append(float(loss))
+            for kind, found in right.items():
+                values[f"cfr/{kind}"] += found
+        values["loss/total_val"].append(total)
+        return values
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The means, and which share is routed right with all validation records' edits in force;
+        the editor gets the thresholds that are best for that."""
+        metrics = super().validate()
+        if "scope" in self.parts:
+            found = self.calibrate(self.val[: self.hparams.val_steps])
+            metrics |= {f"scope/{kind}": share for kind, share in found.right.items()}
+            metrics["scope/balanced"] = found.balanced
+        return metrics
+
+    @torch.no_grad()
+    def calibrate(self, records: Sequence[EditRecord]) -> Calibration:
+        """Set the thresholds to those that route the questions of ``records`` best."""
+        edits = self.frozen.keys([r.edit for r in records])
+        asked = [
+            (i, kind, question)
+            for i, record in enumerate(records)
+            for kind, questions in record.questions().items()
+            for question in questions
+        ]
+        keys = self.frozen.keys([question for _, _, question in asked])
+        own = torch.tensor([i for i, _, _ in asked], device=keys.device)
+        scope = self.editor.scope
+        found = calibrate(scope, edits, keys, own, [kind for _, kind, _ in asked])
+        self.editor.threshold = found.scope
+        scope.picture_threshold, scope.same_threshold = found.picture, found.same
+        return found
+
+    def scope_groups(self, scope: nn.Module) -> list[dict[str, Any]]:
+        """The scope head and the picture key, each with its rate."""
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in scope.named_parameters():
+            groups[name.startswith(_PICTURE)].append(parameter)
+        found = [{"params": groups[False], "lr": self.hparams.lr}]
+        if self.editor.scope.config.binding == "picture":
+            found.append({"params": groups[True], "lr": self.hparams.picture_lr})
+        return found
+
+
+def _without_pairs(drawn: Drawn) -> Drawn:
+    """What the counterfactual model may learn from."""
+    return Drawn(drawn.edits, [a for a in drawn.queries if a.kind != PAIR])
