@@ -29,7 +29,8 @@ from .newest import Newer, Succession, age
 
 Value = TypeVar("Value")
 Same: TypeAlias = Callable[[Tensor, Tensor], Iterable[tuple[int, int]]]
-_CHUNK = 1024
+_FAN, _DEPTH = 64, 4  # a digit's values; the levels above the dictionaries of values
+_SHIFTS = range(6 * _DEPTH, 0, -6)
 _ALIKE = 16  # among so many nearest edits one of the same meaning is looked for, where all are many
 
 
@@ -53,54 +54,80 @@ class Kept(NamedTuple):
 class ById(Mapping[str, Value]):
     """Values by edit id, in the order of the ids' numbers; nothing in it changes.
 
-    They lie in chunks, which a copy that differs in a few ids shares but for those of the ids.
+    They are the leaves of a tree of small dictionaries, by the digits of an id's number. A copy
+    that differs in one id has its own dictionaries on the way to it and shares all others.
     """
 
-    def __init__(self, chunks: dict[int, dict[str, Value]] | None = None, size: int = 0) -> None:
-        self._chunks, self._size = chunks or {}, size
+    def __init__(self, root: dict[Any, Any] | None = None, size: int = 0) -> None:
+        self._root, self._size = root or {}, size
 
     def __getitem__(self, edit_id: str) -> Value:
+        node = self._root
         try:
-            return self._chunks[_chunk(edit_id)][edit_id]
+            for digit in _digits(edit_id):
+                node = node[digit]
+            return node[edit_id]
         except (TypeError, ValueError):  # no id at all
             raise KeyError(edit_id) from None
 
     def __iter__(self) -> Iterator[str]:
-        for chunk in self._chunks.values():
-            yield from chunk
+        return _leaves(self._root, _DEPTH)
 
     def __len__(self) -> int:
         return self._size
 
     def with_added(self, new: Iterable[tuple[str, Value]]) -> ById[Value]:
-        """A copy with ``new``, whose numbers are higher than all others."""
-        chunks, copied, size = dict(self._chunks), set[int](), self._size
+        """A copy with ``new``, whose numbers are higher than all others, in their order."""
+        root, size = dict(self._root), self._size
+        own, way, node = {id(root)}, None, root  # ``own``: dictionaries of the copy alone
         for edit_id, value in new:
-            number = _chunk(edit_id)
-            if number not in copied:
-                copied.add(number)
-                chunks[number] = dict(chunks.get(number, ()))
-            chunks[number][edit_id] = value
+            digits = _digits(edit_id)
+            if digits != way:
+                way, node = digits, _copied(root, digits, own)[-1]
+            node[edit_id] = value
             size += 1
-        return ById(chunks, size)
+        return ById(root, size)
 
     def without(self, gone: Collection[str]) -> ById[Value]:
         """A copy without ``gone``, all of which are there."""
-        chunks, copied = dict(self._chunks), set[int]()
+        root = dict(self._root)
+        own = {id(root)}
         for edit_id in gone:
-            number = _chunk(edit_id)
-            if number not in copied:
-                copied.add(number)
-                chunks[number] = dict(chunks[number])
-            del chunks[number][edit_id]
-        for number in copied:
-            if not chunks[number]:
-                del chunks[number]
-        return ById(chunks, self._size - len(gone))
+            digits = _digits(edit_id)
+            nodes = [root, *_copied(root, digits, own)]
+            del nodes[-1][edit_id]
+            for digit, above, below in zip(digits[::-1], nodes[-2::-1], nodes[::-1], strict=False):
+                if not below:
+                    own.discard(id(below))
+                    del above[digit]
+        return ById(root, self._size - len(gone))
 
 
-def _chunk(edit_id: str) -> int:
-    return int(edit_id[1:]) // _CHUNK
+def _digits(edit_id: str) -> tuple[int, ...]:
+    """All digits of the number but the lowest."""
+    number = int(edit_id[1:])
+    return tuple((number >> shift) & (_FAN - 1) for shift in _SHIFTS)
+
+
+def _copied(node: dict[Any, Any], digits: Sequence[int], own: set[int]) -> list[dict[Any, Any]]:
+    """The dictionaries on the way below ``node``, which are copied unless they are in ``own``."""
+    found = []
+    for digit in digits:
+        below = node.get(digit)
+        if below is None or id(below) not in own:
+            below = node[digit] = dict(below or ())
+            own.add(id(below))
+        found.append(below)
+        node = below
+    return found
+
+
+def _leaves(node: dict[Any, Any], depth: int) -> Iterator[str]:
+    if not depth:
+        yield from node
+        return
+    for below in node.values():
+        yield from _leaves(below, depth - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -17,7 +17,7 @@ from easyedit_mm_plugins.data import Question, open_image
 from easyedit_mm_plugins.methods import edit_file
 from easyedit_mm_plugins.methods.base import Unedited
 from easyedit_mm_plugins.methods.edit_file import FILE, read_edits, write_edits
-from easyedit_mm_plugins.methods.store import EditStore, Kept
+from easyedit_mm_plugins.methods.store import ById, EditStore, Kept
 
 from ..conftest import build_tiny, picture
 from ..support.dualedit_tiny import edit, mixed_questions, tiny_dualedit
@@ -43,18 +43,9 @@ def questions(numbers) -> list[Question]:
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove"]), st.integers(0, 5)), max_size=25)
 
 
-@pytest.fixture(params=[1024, 3])
-def chunk(request, monkeypatch):
-    monkeypatch.setattr("easyedit_mm_plugins.methods.store._CHUNK", request.param)
-
-
-@settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=100, deadline=None)
 @given(STEPS)
-def test_any_order_of_adding_and_removing_keeps_edits_and_what_is_kept_of_them(chunk, steps):
+def test_any_order_of_adding_and_removing_keeps_edits_and_what_is_kept_of_them(steps):
     """Also what a call holds that began at any earlier moment."""
     store, model, n, earlier = EditStore(DIM), {}, 0, []
     for action, k in steps:
@@ -87,6 +78,25 @@ def test_all_or_none_are_added_and_removed():
     assert store.now.ids == ["e1"] and torch.equal(store.now.keys, features([0]))
     assert store.add(questions([1]), Kept(features([1]))) == ["e2"]
     assert len(store.remove(["e2", "e2"])) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 300_000), unique=True, max_size=40),
+    st.sets(st.integers(0, 39)),
+    st.integers(1, 200),
+)
+def test_values_by_id_are_a_dictionary_of_which_every_version_stays(numbers, gone, further):
+    numbers.sort()
+    first = {f"e{n}": n for n in numbers}
+    whole = ById().with_added(first.items())
+    left = {i: n for k, (i, n) in enumerate(first.items()) if k not in gone}
+    some = whole.without([i for i in first if i not in left])
+    more = {f"e{n}": n for n in range(300_001, 300_001 + further)}
+    again = some.with_added(more.items())
+    for by_id, expected in ((whole, first), (some, left), (again, left | more)):
+        assert list(by_id.items()) == list(expected.items()) and len(by_id) == len(expected)
+    assert not again.without(list(again))._root
 
 
 def test_what_a_question_may_see_is_in_order_whatever_it_names():
