@@ -58,7 +58,7 @@ METRICS: dict[Metric, Callable[[Tensor, Tensor], Tensor]] = {"dot": dot, "distan
 class _Indexed(NamedTuple):
     """The rows before ``end`` in an index, and the row (or -1) of each of its first positions."""
 
-    index: KeyIndex
+    within: KeyIndex
     rows: np.ndarray
     end: int
 
@@ -188,7 +188,7 @@ class Keys:
     def _proposed(self, indexed: _Indexed, queries: Tensor, k: int) -> list[list[Near]]:
         """The best of what the index proposes and of the latest rows."""
         removed = self._rows.removed
-        positions = indexed.index.search(queries, max(_PROPOSED, 4 * k))
+        positions = indexed.within.search(queries, max(_PROPOSED, 4 * k))
         known = (positions >= 0) & (positions < len(indexed.rows))
         rows = np.where(known, indexed.rows[np.where(known, positions, 0)], -1)
         rows = np.where(rows < self._length, rows, -1)
@@ -231,9 +231,8 @@ class Keys:
         chosen = scores >= least - _TIE * least.abs().clamp(1, 1e30)
         chosen &= scores > float("-inf")
         found: list[list[Near]] = [[] for _ in scores]
-        numbers, columns = chosen.nonzero(as_tuple=True)
-        values = scores[numbers, columns].cpu().numpy()
-        numbers, columns = numbers.cpu().numpy(), columns.cpu().numpy()
+        values = scores[chosen].cpu().numpy()
+        numbers, columns = chosen.cpu().numpy().nonzero()
         for number, near in enumerate(found):
             own = numbers == number
             left, at = values[own], columns[own]

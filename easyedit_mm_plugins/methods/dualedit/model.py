@@ -123,17 +123,13 @@ class DualEdit(Editor):
 
     def _run(self, edits: Sequence[Question]) -> tuple[Tensor, list[Values]]:
         """What the gate reads of each edit sample, and its keys and values for the adapters."""
-        batch, values = self.backbone.batch(edits, with_answers=True), []
-        found = self._states(batch)
+        batch, values = self.backbone.batch(edits, with_answers=True), list[Values]()
+        found, dtype = self._states(batch), self.backbone.dtype
         for row, real in enumerate(batch.attention_mask.bool()):
             states = [found[a.layer][row, real] for a in self.config.adapters]
             end = int(real[: batch.prompt_end[row] + 1].sum()) - 1
-            values.append(
-                [
-                    tuple(part.to(self.backbone.dtype) for part in adapter.memory(state, end))
-                    for adapter, state in zip(self.adapters, states, strict=True)
-                ]
-            )
+            pairs = [a.memory(state, end) for a, state in zip(self.adapters, states, strict=True)]
+            values.append([(keys.to(dtype), own.to(dtype)) for keys, own in pairs])
         return gate_input(self.config.gate.kind, found[self.config.gate_layer], batch), values
 
     def remove(self, ids: Collection[str]) -> None:

@@ -55,7 +55,7 @@ class ScopeClassifier(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self.fusion: nn.Module = FUSIONS.get(config.fusion)(encoder.width, config.dim, config.heads)
-        self.compare: nn.Module = SIMILARITIES.get(config.similarity)()
+        self.compare: Any = SIMILARITIES.get(config.similarity)()
         # Stands in for the regions of an absent image (section 3.3: "image input to null").
         self.null = nn.Parameter(torch.randn(encoder.width) * 0.02)
         self.seen = in_bytes(PICTURE_BYTES)
