@@ -26,6 +26,7 @@ from ..core.errors import BackboneError, DataError
 from ..core.files import digest
 from ..data.images import open_image
 from ..data.records import ImageLike, Question
+from ..data.several import apart
 from .base import CACHED_IMAGES, Backbone
 from .families import family_named
 from .hf import load_parts
@@ -281,8 +282,10 @@ class HFAuto(Backbone):
         Raises:
             DataError: the processor refuses an image.
         """
-        pictures = [[open_image(image) for image in group] for group in groups]
-        texts = [self.frame(len(group)).replace(_ASKED, asked) for group in groups]
+        pictures = [
+            [open_image(one) for image in group for one in apart(image)] for group in groups
+        ]
+        texts = [self.frame(len(group)).replace(_ASKED, asked) for group in pictures]
         with _PROCESSING, self._heard() as heard:
             try:
                 inputs = self.processor(

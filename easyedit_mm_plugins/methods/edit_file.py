@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, DataError
 from ..data.images import image_key, open_image
 from ..data.records import ImageLike, Question
+from ..data.several import Several
 from .checkpoint import read_noted, save_tensors
 
 FILE, FORMAT = "edits.safetensors", 1
@@ -76,7 +77,7 @@ def write_edits(
         made_by: what ``tensors`` depend on, e.g. a fingerprint; only it reads them again.
 
     Raises:
-        DataError: an edit's picture cannot be read.
+        DataError: an edit's picture cannot be read, or it has several.
     """
     parts = {_KEPT + name: tensor.detach().cpu() for name, tensor in tensors.items()}
     places: dict[Any, int] = {}
@@ -143,6 +144,12 @@ def _edits(
 
 def _encoded(image: ImageLike) -> bytes:
     """A picture's file, or as PNG what is no file."""
+    if isinstance(image, Several):
+        raise DataError(
+            f"an edit is about {len(image.images)} images; only edits about one can be saved",
+            field="image",
+            remedy="keep such edits in memory, or edit each image by itself",
+        )
     if isinstance(image, (str, Path)):
         return Path(image).read_bytes()
     buffer = io.BytesIO()
