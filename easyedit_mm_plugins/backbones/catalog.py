@@ -50,6 +50,13 @@ def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
     )
 
 
+def _hub_model(name: str, hub: str) -> Any:
+    def load(source: str | Path | None = None, **kwargs: Any) -> Backbone:
+        return from_folder(source or hub, **{"name": name, **kwargs})
+
+    return load
+
+
 _MIT = "MIT, as this package"
 for _place, (_name, _family) in enumerate(
     {
@@ -94,6 +101,29 @@ BACKBONES.add(
     parameters=6e9,
     group="full-size",
 )
+
+for _place, (_name, _title, _hub, _licence) in enumerate(
+    (
+        ("qwen2-vl", "Qwen2-VL 7B", "Qwen/Qwen2-VL-7B-Instruct", "Apache 2.0"),
+        ("qwen2.5-vl", "Qwen2.5-VL 7B", "Qwen/Qwen2.5-VL-7B-Instruct", "Apache 2.0"),
+        ("qwen3-vl", "Qwen3-VL 4B", "Qwen/Qwen3-VL-4B-Instruct", "Apache 2.0"),
+        (
+            *("llava-onevision", "LLaVA-OneVision 7B"),
+            *("llava-hf/llava-onevision-qwen2-7b-ov-hf", "Apache 2.0"),
+        ),
+    ),
+    start=14,
+):
+    BACKBONES.add(
+        name=_name,
+        title=_title,
+        order=_place,
+        loader=_hub_model(_name, _hub),
+        family=_title.rsplit(" ", 1)[0],
+        weights=_hub,
+        licence=_licence,
+        group="full-size",
+    )
 
 
 def from_folder(folder: str | Path, **kwargs: Any) -> Backbone:
