@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..backbones.base import Backbone
 from ..core.errors import DataError
 from ..data.records import ImageLike, Question
+from ..data.several import Several
 from ..host.backbones import denormalise
 from ..methods.base import Editor
 from ..methods.deltas import DeltaEditor, applied
@@ -116,7 +117,8 @@ class EditedModel(nn.Module):
         Args:
             prompts: a question or a list of them (text or :class:`Question`), or EasyEdit's
                 samples with ``prompt`` or ``text_input``.
-            image: an image for each text, or one for all: a path, a PIL image, or RGB [3, H, W].
+            image: an image for each text, or one for all: a path, a PIL image, or RGB [3, H, W];
+                in a list of images a list stands for several that one text is about.
             kwargs: go to the language model's ``generate``.
         """
         questions = self._asked(prompts, image)
@@ -197,7 +199,9 @@ class EditedModel(nn.Module):
             raise DataError(f"{len(images)} images for {len(texts)} prompts", field="image")
         templates = templates_of(self.backbone)
         return [
-            text if isinstance(text, Question) else Question(bare(text, templates).strip(), shown)
+            text
+            if isinstance(text, Question)
+            else Question(bare(text, templates).strip(), _together(shown))
             for text, shown in zip(texts, images, strict=True)
         ]
 
@@ -262,6 +266,11 @@ class EditedModel(nn.Module):
             return 0
         text, ids = "red", self.backbone.token_ids
         return len(ids(text + end, special=False)) - len(ids(text, special=False))
+
+
+def _together(image: Any) -> ImageLike:
+    """Several images that one prompt is about, or an image as it is."""
+    return Several(image) if isinstance(image, (list, tuple)) else image
 
 
 def _images(image: Any, count: int) -> list[ImageLike]:

@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..backbones import Backbone, HFAuto
 from ..core.errors import ConfigError, DataError, UnknownNameError
 from ..core.registry import did_you_mean
 from ..data.records import EditRecord, Question
+from ..data.several import Several
 from ..evaluation.protocol import Protocol, Reply
 from ..host.easyedit import Host
 from ..host.models import (
@@ -52,7 +54,6 @@ METRICS = {
     "image_loc": ("multimodal_locality_acc", "before"),
     "out_scope": ("out_scope_acc", "before"),
 }
-_FILE_TYPES = {None, "image", "single-image", "text"}
 
 Lookup = Callable[[str], "MethodEntry | None"]
 
@@ -134,13 +135,15 @@ def executor(entry: MethodEntry) -> Callable[..., tuple[EditedModel, dict]]:
         The base model is never changed, so the weights to put back are always an empty dictionary;
         with ``copy`` the edited model has a base model of its own.
         """
-        backbone = backbone_of(model)
+        backbone = backbone_of(model, tok)
         if copy:
             backbone = copying.deepcopy(backbone)
         items = [requests] if isinstance(requests, dict) else list(requests)
         edits = [record_from_item(item, i).edit for i, item in enumerate(items)]
         if not edits:
             raise DataError("there is no request", remedy="give at least one")
+        for i, edit in enumerate(edits):
+            _check_images(backbone, [edit], f"request {i}")
         editor = build_editor(entry, hparams, backbone)
         return EditedModel(editor, editor.add(edits)), {}
 
@@ -186,10 +189,6 @@ def edit_requests(
     **options: Any,
 ) -> tuple[list[dict[str, Any]], EditedModel | nn.Module, dict]:
     """``MultimodalEditor.edit`` for a method of the plugin; see :func:`edit_records`."""
-    types = file_type if isinstance(file_type, (list, tuple)) else [file_type]
-    wrong = [t for t in types if t not in _FILE_TYPES]
-    if wrong:
-        raise DataError(f"{wrong[0]!r} is not supported; give single images", field="file_type")
     records = records_from_arguments(
         prompts,
         targets,
@@ -200,6 +199,7 @@ def edit_requests(
         image_root=self.vis_root,
         rephrase_root=self.rephrase_root,
         template=self.backbone.template,
+        file_type=file_type,
     )
     return edit_records(self, records, **options)
 
@@ -237,6 +237,7 @@ def edit_records(
     try:
         for index, record in enumerate(records):
             kinds, questions = _flat(record)
+            _check_images(self.backbone, questions, f"request {index}")
             before = protocol.ask(base, questions)
             start = time.time()
             if held and not sequential_edit:
@@ -272,6 +273,18 @@ def _retire(self: Any) -> None:
     if last is not None and last.ids and not self.editor.isolates_rows:
         LOG.warning("%s: the edited model of the last edit() is undone", self.alg_name)
         last.undo()
+
+
+def _check_images(backbone: Backbone, questions: Sequence[Question], record: str) -> None:
+    """Raise :class:`DataError` where a question has more images than ``backbone`` takes."""
+    several = next((q.image for q in questions if isinstance(q.image, Several)), None)
+    if several is not None and not isinstance(backbone, HFAuto):
+        raise DataError(
+            f"holds {len(several.images)} images, but {backbone.name} takes one",
+            record=record,
+            field="image",
+            remedy="give one image, or edit a model of several, such as qwen2-vl",
+        )
 
 
 def _flat(record: EditRecord) -> tuple[list[str], list[Question]]:

@@ -19,7 +19,9 @@ from ..backbones import Backbone
 from ..core.errors import ConfigError, DataError
 from ..data.images import image_problem
 from ..data.records import EditRecord, ImageLike, Question
+from ..data.several import Several
 from ..host.backbones import denormalise
+from ..host.models import check_file_type
 
 EASYEDIT_TEMPLATE = "Question: {} Short answer:"
 
@@ -45,8 +47,12 @@ def records_from_arguments(
     image_root: str | None = None,
     rephrase_root: str | None = None,
     template: str = EASYEDIT_TEMPLATE,
+    file_type: Any = None,
 ) -> list[EditRecord]:
     """One record a request; strings and lists of strings are both taken.
+
+    ``file_type`` is HEAD's, for all requests or a list of them; a request's several images are a
+    list in the list of images.
 
     Raises:
         DataError: lists of different lengths, an empty prompt or target, an image that is not
@@ -58,6 +64,12 @@ def records_from_arguments(
     if not isinstance(locality_inputs, (Mapping, type(None))):
         raise DataError(f"is a {type(locality_inputs).__name__}", field="locality_inputs")
     count = 1 if isinstance(prompts, str) else len(prompts)
+    listed = isinstance(file_type, (list, tuple))
+    kinds = _column("file_type", file_type if listed else [file_type] * count, count)
+    for i, kind in enumerate(kinds):
+        check_file_type(kind, f"request {i}")
+    if isinstance(prompts, str) and kinds[0] == "multi-image":
+        image, rephrase_image = _as_one(image), _as_one(rephrase_image)
     columns: dict[str, list[Any]] = {
         "prompts": _column("prompts", prompts, count),
         "targets": _column("targets", targets, count),
@@ -92,7 +104,10 @@ def records_from_arguments(
         return bare(value, (template, EASYEDIT_TEMPLATE)).strip()
 
     def picture(i: int, field: str, root: str | None, root_field: str) -> ImageLike:
-        return find_image(columns[field][i], root, root_field, f"request {i}", field)
+        given = columns[field][i]
+        if field == "image":
+            _check_text(given, kinds[i], f"request {i}")
+        return find_images(given, root, root_field, f"request {i}", field)
 
     records = []
     for i in range(count):
@@ -116,6 +131,16 @@ def records_from_arguments(
 
 
 _VISION = ("prompt", "ground_truth", "image")
+
+
+def find_images(image: Any, *place: Any) -> ImageLike:
+    """As :func:`find_image`; of a list of images all together."""
+    if not isinstance(image, (list, tuple)):
+        return find_image(image, *place)
+    if not image:
+        raise DataError("holds no image", record=place[2], field=place[3], remedy="give one")
+    found = [find_image(one, *place) for one in image]
+    return found[0] if len(found) == 1 else Several(found)
 
 
 def find_image(image: Any, root: str | None, root_field: str, where: str, field: str) -> ImageLike:
@@ -191,6 +216,10 @@ def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRec
             raise DataError(what, record=f"item {index}", field=field, remedy="give it a text")
         return bare(value).strip()
 
+    kind = item.get("file_type")
+    check_file_type(kind, f"item {index}")
+    _check_text(item.get("image"), kind, f"item {index}")
+
     def question(prompt: str, image: str | None, answer: str) -> Question:
         shown = item[image] if checked and image else _item_image(item, image, index)
         return Question(text(prompt), shown, text(answer))
@@ -214,6 +243,16 @@ def record_from_item(item: Any, index: int, *, checked: bool = False) -> EditRec
     return EditRecord(case_id, question("prompt", "image", "target"), **extra)
 
 
+def _check_text(image: Any, kind: str | None, record: str) -> None:
+    if kind == "text" and image is not None:
+        raise DataError(
+            "has an image, but its file_type is text",
+            record=record,
+            field="image",
+            remedy="leave the image out, or say file_type image",
+        )
+
+
 def _given(item: Mapping[str, Any], field: str) -> bool:
     value = item.get(field)
     return value is not None and not (isinstance(value, str) and not value)
@@ -223,7 +262,7 @@ def _item_image(item: Mapping[str, Any], field: str | None, index: int) -> Image
     image = item.get(field) if field else None
     if isinstance(image, Tensor):
         return denormalise(image.squeeze(0) if image.ndim == 4 else image)
-    return find_image(image, None, "coco_image", f"item {index}", field or "image")
+    return find_images(image, None, "coco_image", f"item {index}", field or "image")
 
 
 class RecordView(Sequence[EditRecord]):
@@ -294,6 +333,14 @@ def _image_files(dataset: Any) -> list[dict[str, str]] | None:
 def templates_of(backbone: Backbone) -> tuple[str, ...]:
     """The templates that a prompt may come in."""
     return (backbone.template, EASYEDIT_TEMPLATE)
+
+
+def _as_one(images: Any) -> Any:
+    """The images of a single request as HEAD takes them: a list that stands for one entry."""
+    flat = isinstance(images, (list, tuple)) and not any(
+        isinstance(one, (list, tuple)) for one in images
+    )
+    return [images] if flat else images
 
 
 def _column(name: str, value: Any, count: int) -> list[Any]:

@@ -1,5 +1,7 @@
 """EasyEdit's own `Blip2OPT` and `MiniGPT4` as subclasses of :class:`Backbone`.
 
+The Hugging Face models that its HEAD loads beside them become an :class:`HFAuto`.
+
 The two generations lay a row out differently; each is reproduced, found by what the class offers:
 
 =============  ==============================================  ==================================
@@ -20,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..backbones.auto import HFAuto
 from ..backbones.base import Backbone
 from ..backbones.splice import Batch, Segment
 from ..core.errors import BackboneError, DataError
@@ -167,11 +170,16 @@ class EasyEditMiniGPT4(EasyEditBackbone):
         return ids
 
 
-def wrap(model: nn.Module, name: str | None = None, **kwargs: Any) -> Backbone:
+def wrap(
+    model: nn.Module, name: str | None = None, processor: Any = None, **kwargs: Any
+) -> Backbone:
     """``model`` of EasyEdit as a backbone; a :class:`Backbone` is returned as it is.
 
+    ``processor`` is what HEAD calls ``tok`` beside a Hugging Face model.
+
     Raises:
-        BackboneError: it is neither ``Blip2OPT``, ``MiniGPT4`` nor a backbone.
+        BackboneError: it is neither ``Blip2OPT``, ``MiniGPT4`` nor a backbone, nor a Hugging Face
+            model with its processor.
     """
     if isinstance(model, Backbone):
         return model
@@ -179,7 +187,11 @@ def wrap(model: nn.Module, name: str | None = None, **kwargs: Any) -> Backbone:
         return EasyEditBlip2(name or "blip2", model, **kwargs)
     if hasattr(model, "llama_model") and hasattr(model, "llama_proj"):
         return EasyEditMiniGPT4(name or "minigpt4", model, **kwargs)
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind and hasattr(processor, "tokenizer"):
+        return HFAuto(name or kind, model, processor, **kwargs)
     raise BackboneError(
         f"cannot make a backbone of a {type(model).__name__}",
-        remedy="pass EasyEdit's Blip2OPT or MiniGPT4, or a Backbone of this package",
+        remedy="pass EasyEdit's Blip2OPT or MiniGPT4, a Hugging Face model with its AutoProcessor, "
+        "or a Backbone of this package",
     )

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones import Backbone, load_backbone
-from ..backbones.entries import BACKBONES
-from ..core.errors import BackboneError, ConfigError, UnknownNameError
+from ..backbones import Backbone, HFAuto, load_backbone
+from ..backbones.entries import BACKBONES, is_hub_id
+from ..core.errors import BackboneError, ConfigError, DataError, UnknownNameError
 from ..core.registry import did_you_mean
 from ..data.images import open_image
-from ..data.records import ImageLike
 from .backbones import IMAGE_SIZE, EasyEditBackbone, blip_pixels, normalise, wrap
 from .easyedit import Host
 from .requirements import OLD_TRANSFORMERS, missing_files, new_transformers, own_class
@@ -63,7 +62,8 @@ def resolve_device(value: Any) -> torch.device:
 
 def check_model_name(model_name: Any) -> None:
     """Raise :class:`UnknownNameError` with the nearest names, before anything is loaded."""
-    if not isinstance(model_name, str) or model_name in BACKBONES or Path(model_name).is_dir():
+    known = not isinstance(model_name, str) or model_name in BACKBONES
+    if known or Path(model_name).is_dir() or is_hub_id(model_name):
         return
     raise UnknownNameError(
         f"unknown model_name {model_name!r}; {did_you_mean(model_name, BACKBONES.names())}",
@@ -101,15 +101,16 @@ def build_backbone(host: Host, hparams: Any) -> Backbone:
     )
 
 
-def backbone_of(model: Any) -> Backbone:
-    """The backbone behind a model that EasyEdit hands around.
+def backbone_of(model: Any, tok: Any = None) -> Backbone:
+    """The backbone behind a model that EasyEdit hands around, with its tokenizer or processor.
 
     Raises:
-        BackboneError: the plugin has never seen it, and it is none of EasyEdit's classes.
+        BackboneError: the plugin has never seen it, and it is none of EasyEdit's classes and no
+            Hugging Face model with a processor.
     """
     if isinstance(model, Backbone):
         return model
-    return _BACKBONES.get(id(model)) or register_backbone(wrap(model))
+    return _BACKBONES.get(id(model)) or register_backbone(wrap(model, processor=tok))
 
 
 def register_backbone(backbone: Backbone) -> Backbone:
@@ -118,9 +119,12 @@ def register_backbone(backbone: Backbone) -> Backbone:
 
 
 def tokenizer_for(backbone: Backbone, hparams: Any) -> Any:
-    """EasyEdit's ``tok``: of the class and folder that hparams name, else the backbone's own."""
+    """EasyEdit's ``tok``: of the class and folder that hparams name, else the backbone's own; with
+    a Hugging Face model of HEAD's its processor."""
     import transformers
 
+    if isinstance(backbone, HFAuto):
+        return backbone.processor
     name = getattr(hparams, "tokenizer_name", None) or getattr(hparams, "name", None)
     kind = getattr(hparams, "tokenizer_class", None)
     if not (kind and name and own_class(getattr(hparams, "model_name", None))):
@@ -137,13 +141,20 @@ class ImageProcessor:
     """EasyEdit's ``vis_tok``, called either generation's way: an image or its path -> pixels.
 
     The pixels are normalised as EasyEdit's always are: [3, 364, 364] for EasyEdit's own models,
-    the picture's own size for others, which bring a processor of theirs.
+    the picture's own size for others, which bring a processor of theirs. For a Hugging Face model
+    of HEAD's it gives pictures, as there: one, or of "multi-image" a list.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.image_size = IMAGE_SIZE if isinstance(backbone, EasyEditBackbone) else None
+        self.pictures = isinstance(backbone, HFAuto)
 
-    def __call__(self, image: ImageLike, file_type: str | None = None) -> torch.Tensor:
+    def __call__(self, image: Any, file_type: str | None = None) -> Any:
+        if self.pictures:
+            check_file_type(file_type)
+            if file_type == "text":
+                return None
+            return [open_image(i) for i in image] if _is_list(image) else open_image(image)
         if self.image_size:
             return blip_pixels(image)
         from torchvision.transforms.functional import to_tensor
@@ -151,17 +162,38 @@ class ImageProcessor:
         return normalise(to_tensor(open_image(image)))
 
 
+FILE_TYPES = (None, "image", "single-image", "multi-image", "text")
+
+
+def check_file_type(value: Any, record: str | None = None) -> None:
+    """Raise :class:`DataError` for what HEAD's ``file_type`` says and no method here can edit."""
+    if value not in FILE_TYPES:
+        raise DataError(
+            f"{value!r} is not supported: an edit is about text, an image or several images",
+            record=record,
+            field="file_type",
+            remedy="give frames of a video as images, with file_type multi-image",
+        )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
 def _given(pair: Any, device: torch.device) -> Backbone:
     try:
-        model, _ = pair
+        model, tok = pair
     except (TypeError, ValueError):
         raise ConfigError(
             f"model_name is a {type(pair).__name__}; give a name or a pair (model, tokenizer)"
         ) from None
     if isinstance(model, Backbone):
         return model
-    backbone = backbone_of(model)
-    _place(model, device, None)
+    if hasattr(tok, "tokenizer") and not hasattr(model, "hf_device_map"):
+        model.to(device)  # before it is looked at; HEAD's models keep their dtype
+    backbone = backbone_of(model, tok)
+    if not isinstance(backbone, HFAuto):
+        _place(model, device, None)
     return backbone
 
 
