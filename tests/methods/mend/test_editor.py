@@ -112,7 +112,7 @@ def test_edit_and_undo_leave_every_bit_as_it_was(family, which, draw):
             editor.remove([edit_id])
         assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
         after = editor.answer_logits(ASKED)
-    # The weights are the same to the bit; a matrix product's last bits may follow where memory lies.
+    # Weights are the same to the bit; a product's last bits may follow where memory lies.
     for one, other in zip(logits, after, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
     assert editor.edits == {}
