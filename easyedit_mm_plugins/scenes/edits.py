@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
+from . import questions
 from .language import (
     REFERENCES,
     SceneQuestion,
@@ -18,9 +17,6 @@ from .language import (
 )
 from .world import (
     ATTRIBUTES,
-    Entity,
-    Scene,
-    counterfactual,
     counterfactual_values,
     sample_scene,
 )
@@ -28,33 +24,8 @@ from .world import (
 YES_NO_SHARE = 0.3  # of the scope questions that are not in the reserve
 
 
-@dataclass(frozen=True)
-class SceneEdit:
-    """One attribute of one entity set to a value that the scene does not have.
-
-    Attributes:
-        question: the open question that the edit is made with.
-        value: y_e, the answer after the edit.
-    """
-
-    scene: Scene
-    entity: Entity
-    question: SceneQuestion
-    value: str
-
-    @property
-    def attribute(self) -> str:
-        return self.question.attribute
-
-    @property
-    def before(self) -> str:
-        """The scene's own answer."""
-        return self.entity.value(self.attribute)
-
-    @cached_property
-    def edited(self) -> Scene:
-        """The graph after the edit."""
-        return counterfactual(self.scene, self.entity, self.attribute, self.value)
+class SceneEdit(questions.SceneEdit):
+    """An edit of the first edition, with every question in and out of its scope."""
 
     def in_scope(self) -> list[tuple[SceneQuestion, str, bool]]:
         """Questions about the edited entity whose answer the edit changes.

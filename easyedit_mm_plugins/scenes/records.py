@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import DataError
-from ..core.files import disk_error, read_json, write_json
 from . import edits, language
 from .edits import SceneEdit
+from .files import DEFAULT_ROOT, N_TEST, N_TRAIN, ScenesFiles, write_set
 from .world import Scene, render
 
 WORLD_VERSION = 2  # raise it when the same seed would give other records or images
-N_TRAIN, N_TEST = 6000, 1000
-DEFAULT_ROOT = Path("data/scenes")
-
-
-@dataclass(frozen=True)
-class ScenesFiles:
-    """Where a finished set lies; image paths in the records are relative to ``images``."""
-
-    root: Path
-    train: Path
-    test: Path
-    images: Path
 
 
 def _draw(index: int, split: str, seed: int, seen: set[str]) -> tuple[SceneEdit, random.Random]:
@@ -95,71 +79,9 @@ def make_records(split: str, n: int, seed: int = 0) -> tuple[list[dict], dict[st
 def write_scenes(
     out_dir: str | Path, n_train: int = N_TRAIN, n_test: int = N_TEST, seed: int = 0
 ) -> ScenesFiles:
-    """Write ``train.json``, ``test.json`` and ``images/``; a finished set is found and kept.
-
-    An interrupted call is completed by the next one.
-
-    Raises:
-        DataError: the folder holds scenes of other settings.
-        EasyEditMMError: no room on the disk, or no permission.
-    """
-    root = Path(out_dir)
-    files = ScenesFiles(root, root / "train.json", root / "test.json", root / "images")
+    """A set of scenes in ``out_dir``; see :func:`files.write_set`."""
     settings = {"world": WORLD_VERSION, "n_train": n_train, "n_test": n_test, "seed": seed}
-    manifest = root / "manifest.json"
-    if manifest.exists():
-        known = read_json(manifest)
-        if known.get("settings") != settings:
-            raise DataError(
-                f"holds scenes of other settings: {known.get('settings')}, asked: {settings}",
-                file=root,
-                remedy="choose another folder, or delete this one",
-            )
-        if known.get("complete") and _intact(files, known):
-            return files
-    write_json(manifest, {"settings": settings, "complete": False})
-    for split, n in (("train", n_train), ("test", n_test)):
-        records, images = make_records(split, n, seed)
-        _draw_all(files.images, images)
-        write_json(root / f"{split}.json", records)
-    done = {
-        "settings": settings,
-        "complete": True,
-        "sha256": {p.name: _sha256(p) for p in (files.train, files.test)},
-        "images": 2 * (n_train + n_test),
-    }
-    write_json(manifest, done)
-    return files
-
-
-def _draw_all(folder: Path, images: dict[str, tuple]) -> None:
-    """Draw what is not there yet; an image appears whole or not at all."""
-    for parent in {(folder / name).parent for name in images}:
-        parent.mkdir(parents=True, exist_ok=True)
-    for name, (scene, seed) in images.items():
-        path = folder / name
-        if path.exists():
-            continue
-        # Not files.atomic_path: for thousands of tiny files its temporary names cost too much.
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            render(scene, seed).save(temporary, format="PNG", compress_level=1)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise disk_error(error, path) from error
-
-
-def _intact(files: ScenesFiles, known: dict) -> bool:
-    try:
-        same = all(_sha256(files.root / n) == h for n, h in known["sha256"].items())
-    except OSError:
-        return False
-    count = sum(1 for split in ("train", "test") for _ in (files.images / split).glob("*.png"))
-    return same and count == known["images"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return write_set(out_dir, settings, make_records, render)
 
 
 def ensure_scenes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..core.errors import ConfigError
 from ..core.files import atomic_path
 from ..data.tools.construct.sources import QA, ImageGroup, Source
 from . import language
-from .language import SceneQuestion
+from .questions import SceneQuestion, names
 from .world import Entity, Scene, counterfactual, counterfactual_values, render, sample_scene
 
 _NEAR = 0.3  # share of the questions about the fact that the criterion asks for
@@ -102,15 +103,14 @@ def _criterion(scene: Scene, rng: random.Random) -> SceneQuestion:
 def _same_fact(scene: Scene, criterion: SceneQuestion) -> list[SceneQuestion]:
     """Other questions about the fact that the criterion asks for."""
     entity, attribute = _entity(scene, criterion), criterion.attribute
-    references = [r for r in language.REFERENCES if r != attribute]
     values = {entity.value(attribute), *counterfactual_values(scene, entity, attribute)}
-    found = [q for q in language.open_questions(entity) if q.attribute == attribute]
-    found += [
-        language.verify_question(entity, attribute, reference, value)
-        for reference in references
-        for value in sorted(values)
+    found = [
+        SceneQuestion("open", attribute, reference, referent)
+        for reference, referent, _ in names(scene, entity)
+        if reference != attribute
     ]
-    return [q for q in found if q != criterion]
+    offers = [replace(q, kind="verify", value=value) for q in found for value in sorted(values)]
+    return [q for q in (*found, *offers) if q != criterion]
 
 
 def edits_of(scene: Scene, criterion: SceneQuestion) -> Iterator[Scene]:

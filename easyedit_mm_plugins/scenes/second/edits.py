@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import cached_property
 
+from .. import questions
 from . import language
 from .language import SceneQuestion
 from .world import (
     VALUES,
-    Entity,
     Scene,
-    counterfactual,
     counterfactual_values,
     sample_scene,
 )
@@ -22,33 +19,8 @@ from .world import (
 EDITED = ("color", "shape", "size")
 
 
-@dataclass(frozen=True)
-class SceneEdit:
-    """One attribute of one thing set to a value that the scene does not have.
-
-    Attributes:
-        question: the open question that the edit is made with.
-        value: y_e, the answer after the edit.
-    """
-
-    scene: Scene
-    entity: Entity
-    question: SceneQuestion
-    value: str
-
-    @property
-    def attribute(self) -> str:
-        return self.question.attribute
-
-    @property
-    def before(self) -> str:
-        """The scene's own answer."""
-        return self.entity.value(self.attribute)
-
-    @cached_property
-    def edited(self) -> Scene:
-        """The graph after the edit."""
-        return counterfactual(self.scene, self.entity, self.attribute, self.value)
+class SceneEdit(questions.SceneEdit):
+    """An edit of the second edition."""
 
     def changes(self, question: SceneQuestion) -> bool | None:
         """Whether the edit changes the answer; None: it has none before or after."""

@@ -7,36 +7,21 @@ drawn again with another ground, tone and place) and ``m_loc_near``, ``m_loc_nea
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import DataError
-from ...core.files import disk_error, read_json, write_json
+from ..files import N_TEST, N_TRAIN, ScenesFiles, write_set
 from . import language
 from .pairs import Case, draw_cases
 from .world import VALUES, Drawing, Scene, distinct, make_scene, render, sample_drawing
 
 WORLD_VERSION = 3  # raise it when the same seed would give other records or images
-N_TRAIN, N_TEST = 6000, 1000
-DEFAULT_ROOT = Path("data/scenes")
 _NOVEL = 8  # one test edit in eight is of novel pairs of shape and colour
 Pictures = dict[str, tuple[Scene, Drawing]]
-
-
-@dataclass(frozen=True)
-class ScenesFiles:
-    """Where a finished set lies; image paths in the records are relative to ``images``."""
-
-    root: Path
-    train: Path
-    test: Path
-    images: Path
 
 
 def draw_records(split: str, seed: int = 0) -> Iterator[tuple[Case, random.Random, str]]:
@@ -171,81 +156,6 @@ def _near(case: Case, rng: random.Random) -> tuple[Scene, language.SceneQuestion
 def write_scenes(
     out_dir: str | Path, n_train: int = N_TRAIN, n_test: int = N_TEST, seed: int = 0
 ) -> ScenesFiles:
-    """Write ``train.json``, ``test.json`` and ``images/``; a finished set is found and kept.
-
-    An interrupted call is completed by the next one.
-
-    Raises:
-        DataError: the folder holds scenes of other settings.
-        EasyEditMMError: no room on the disk, or no permission.
-    """
-    root = Path(out_dir)
-    files = ScenesFiles(root, root / "train.json", root / "test.json", root / "images")
+    """A set of scenes in ``out_dir``; see :func:`files.write_set`."""
     settings = {"world": WORLD_VERSION, "n_train": n_train, "n_test": n_test, "seed": seed}
-    manifest = root / "manifest.json"
-    if manifest.exists():
-        known = read_json(manifest)
-        if known.get("settings") != settings:
-            raise DataError(
-                f"holds scenes of other settings: {known.get('settings')}, asked: {settings}",
-                file=root,
-                remedy="choose another folder, or delete this one",
-            )
-        if known.get("complete") and _intact(files, known):
-            return files
-    write_json(manifest, {"settings": settings, "complete": False})
-    count = 0
-    for split, n in (("train", n_train), ("test", n_test)):
-        records, pictures = make_records(split, n, seed)
-        _draw_all(files.images, pictures)
-        write_json(root / f"{split}.json", records)
-        count += len(pictures)
-    done = {
-        "settings": settings,
-        "complete": True,
-        "sha256": {p.name: _sha256(p) for p in (files.train, files.test)},
-        "images": count,
-    }
-    write_json(manifest, done)
-    return files
-
-
-def _draw_all(folder: Path, pictures: Pictures) -> None:
-    """Draw what is not there yet; a picture appears whole or not at all."""
-    for parent in {(folder / name).parent for name in pictures}:
-        parent.mkdir(parents=True, exist_ok=True)
-    for name, (scene, drawing) in pictures.items():
-        path = folder / name
-        if path.exists():
-            continue
-        # Not files.atomic_path: for thousands of tiny files its temporary names cost too much.
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            render(scene, drawing).save(temporary, format="PNG", compress_level=1)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise disk_error(error, path) from error
-
-
-def _intact(files: ScenesFiles, known: dict) -> bool:
-    try:
-        same = all(_sha256(files.root / n) == h for n, h in known["sha256"].items())
-    except OSError:
-        return False
-    count = sum(1 for split in ("train", "test") for _ in (files.images / split).glob("*.png"))
-    return same and count == known["images"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def ensure_scenes(
-    root: str | Path | None = None, n_train: int = N_TRAIN, n_test: int = N_TEST, seed: int = 0
-) -> ScenesFiles:
-    """The scenes under ``root`` (default ``data/scenes`` below the current folder), made if absent.
-
-    Raises:
-        DataError: the folder holds scenes of other settings.
-    """
-    return write_scenes(DEFAULT_ROOT if root is None else root, n_train, n_test, seed)
+    return write_set(out_dir, settings, make_records, render)
