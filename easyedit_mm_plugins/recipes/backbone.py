@@ -12,7 +12,6 @@ import math
 import platform
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ class Run:
             adopt_vision(self.model, load_backbone(recipe.vision_from).model)
             self.position["stage"] = 1
         if recipe.leg is not None:
-            self._load(load_file(recipe.leg), ("model", "heads"))
+            self._load(load_file(recipe.leg))
             self.position["stage"] = 0 if recipe.tower_steps else 1
         self.log: list[float] = []
         self.optimizer = self._optimizer()
@@ -211,24 +210,22 @@ class Run:
         flat = load_file(str(self.folder / saved.pop("file")))
         self.position = saved
         self.optimizer = self._optimizer()
-        self._load(flat, ("model", "heads", "optimizer"))
+        state: dict[int, dict] = {}
+        for key, value in self._load(flat).items():
+            index, field = key.split(".")
+            state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         return True
 
-    def _load(self, flat: dict[str, torch.Tensor], kinds: Sequence[str]) -> None:
-        """Take over the parts ``kinds`` of what :meth:`tensors` gave."""
+    def _load(self, flat: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take over model and heads of what :meth:`tensors` gave; returns the optimiser's part."""
         part: dict[str, dict[str, torch.Tensor]] = {"model": {}, "heads": {}, "optimizer": {}}
         for key, value in flat.items():
             kind, rest = key.split(".", 1)
             part[kind][rest] = value
         self.model.load_state_dict(part["model"])
         self.heads.load_state_dict(part["heads"])
-        if "optimizer" not in kinds:
-            return
-        state: dict[int, dict] = {}
-        for key, value in part["optimizer"].items():
-            index, field = key.split(".")
-            state.setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        return part["optimizer"]
 
     def loss(self, rng: random.Random) -> torch.Tensor:
         """One batch's loss in the current stage."""

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..scenes.second import language
-from ..scenes.second.edits import SceneEdit, draw_edit
+from ..scenes.second.edits import draw_any_edit
 from ..scenes.second.world import render, sample_drawing, sample_scene
 
 IN_CONTEXT = ("ike_same", "ike_reworded", "ike_text_only")
@@ -58,7 +58,7 @@ def make_exam(per_type: int, seed: int = 0) -> list[ExamQuestion]:
 
 
 def _in_context(rng: random.Random) -> list[ExamQuestion]:
-    edit, other = _edit(rng), _edit(rng)
+    edit, other = draw_any_edit(rng, "test"), draw_any_edit(rng, "test")
     asked, again = (language.phrase(e.question, rng) for e in (edit, other))
     before = language.shown(again, other.value, again, other.value)
     before += language.new_fact(asked, edit.value)
@@ -71,12 +71,6 @@ def _in_context(rng: random.Random) -> list[ExamQuestion]:
         ExamQuestion("ike_reworded", before + reworded, edit.value, image, plain=True),
         ExamQuestion("ike_text_only", unrelated, fact.answer, None, plain=True),
     ]
-
-
-def _edit(rng: random.Random) -> SceneEdit:
-    while True:
-        if (edit := draw_edit(sample_scene(rng, "test"), rng)) is not None:
-            return edit
 
 
 def grade(

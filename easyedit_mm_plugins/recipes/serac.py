@@ -24,9 +24,10 @@ from ..backbones import Backbone
 from ..core.errors import BridgeError, TrainingError
 from ..core.files import write_json
 from ..data import EditRecord, load_records
-from ..data.records import INSIDE, OUTSIDE
+from ..data.records import INSIDE
 from ..methods.checkpoint import change_header
-from ..methods.mscke.losses import Drawn, draw, scope_total
+from ..methods.mscke.losses import Drawn, by_kind, draw, scope_total
+from ..methods.mscke.training import with_balance
 from ..methods.serac.model import SERAC
 from ..methods.training import Trainer
 from .job import Job, finished, relative
@@ -67,14 +68,7 @@ def text_losses(
     inside = torch.tensor([a.kind in INSIDE for a in drawn.queries], device=every.device)
     loss = -torch.where(inside, log_rho, torch.log(-torch.expm1(log_rho)))
     right = ((log_rho.exp() >= threshold) == inside).tolist()
-    losses: dict[str, Tensor] = {}
-    routed: dict[str, list[bool]] = {}
-    for kind in INSIDE + OUTSIDE:
-        at = [k for k, a in enumerate(drawn.queries) if a.kind == kind]
-        if at:
-            losses[kind] = loss[at].mean()
-            routed[kind] = [right[k] for k in at]
-    return losses, routed
+    return by_kind(drawn, loss, right)
 
 
 class ClassifierTrainer(Trainer):
@@ -118,10 +112,7 @@ class ClassifierTrainer(Trainer):
 
     def validate(self) -> dict[str, float]:
         """With the routing's balanced accuracy, by which the checkpoint is chosen."""
-        metrics = super().validate()
-        if {"scope/in_scope", "scope/out_scope"} <= set(metrics):
-            metrics["scope/balanced"] = (metrics["scope/in_scope"] + metrics["scope/out_scope"]) / 2
-        return metrics
+        return with_balance(super().validate())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All of the classifier, at one rate."""

@@ -69,13 +69,7 @@ def scope_losses(
     rows = torch.arange(len(own), device=z_e.device)
     loss = -torch.where(inside, log_in[rows, own], log_out[rows, own])
     right = ((log_in[rows, own].exp() >= threshold) == inside).tolist()
-    losses: dict[str, Tensor] = {}
-    routed: dict[str, list[bool]] = {}
-    for kind in INSIDE + OUTSIDE:
-        at = [k for k, a in enumerate(drawn.queries) if a.kind == kind]
-        if at:
-            losses[kind] = loss[at].mean()
-            routed[kind] = [right[k] for k in at]
+    losses, routed = by_kind(drawn, loss, right)
     edited = [image_key(e.image) for e in drawn.edits]
     asked = [image_key(a.question.image) for a in drawn.queries]
     other = torch.tensor(
@@ -87,6 +81,20 @@ def scope_losses(
     )
     if other.any():
         losses["batch_negatives"] = -log_out[other].mean()
+    return losses, routed
+
+
+def by_kind(
+    drawn: Drawn, loss: Tensor, right: Sequence[bool]
+) -> tuple[dict[str, Tensor], dict[str, list[bool]]]:
+    """Mean loss by kind of query, of ``loss [B]``, and which queries of the kind are right."""
+    losses: dict[str, Tensor] = {}
+    routed: dict[str, list[bool]] = {}
+    for kind in INSIDE + OUTSIDE:
+        at = [k for k, a in enumerate(drawn.queries) if a.kind == kind]
+        if at:
+            losses[kind] = loss[at].mean()
+            routed[kind] = [right[k] for k in at]
     return losses, routed
 
 

@@ -27,6 +27,13 @@ from .losses import (
 from .model import MSCKE
 
 
+def with_balance(metrics: dict[str, float]) -> dict[str, float]:
+    """``metrics`` with ``scope/balanced``, the mean of both sides' routing accuracy."""
+    sides = [metrics.get(f"scope/{side}_scope") for side in ("in", "out")]
+    known = [value for value in sides if value is not None]
+    return {**metrics, "scope/balanced": sum(known) / 2} if len(known) == 2 else metrics
+
+
 class MSCKETrainer(Trainer):
     """Trains ``editor`` on ``train`` and keeps the state that validates best on ``val``.
 
@@ -116,10 +123,7 @@ class MSCKETrainer(Trainer):
 
     def validate(self) -> dict[str, float]:
         """As :class:`Trainer` does, with the routing's balanced accuracy."""
-        metrics = super().validate()
-        if {"scope/in_scope", "scope/out_scope"} <= set(metrics):
-            metrics["scope/balanced"] = (metrics["scope/in_scope"] + metrics["scope/out_scope"]) / 2
-        return metrics
+        return with_balance(super().validate())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The classifier's encoder may have a rate of its own, the counterfactual model too."""

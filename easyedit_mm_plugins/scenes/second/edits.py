@@ -41,6 +41,13 @@ def draw_edit(scene: Scene, rng: random.Random) -> SceneEdit | None:
     return SceneEdit(scene, entity, question, rng.choice(values))
 
 
+def draw_any_edit(rng: random.Random, split: str) -> SceneEdit:
+    """A random edit of a random scene of a split."""
+    while True:
+        if (edit := draw_edit(sample_scene(rng, split), rng)) is not None:
+            return edit
+
+
 # Facts in the prompt --------------------------------------------------------------------------
 
 
@@ -86,13 +93,11 @@ def _demonstrations(edit: SceneEdit, fact: str, rng: random.Random) -> str:
     count = rng.choices((0, 1, 2, 3, 4, 5, 6), (50, 14, 12, 10, 6, 4, 4))[0]
     parts = []
     for _ in range(count):
-        other = None
-        while other is None:
-            other = draw_edit(sample_scene(rng, "train"), rng)
+        other = draw_any_edit(rng, "train")
         # Retrieval finds facts that sound alike: the same question with another answer.
         text = fact if rng.random() < 0.4 else language.phrase(other.question, rng)
         if text == fact:
-            values = [v for v in _values(edit) if v != edit.value]
+            values = [v for v in VALUES[edit.attribute] if v != edit.value]
             value, again = rng.choice(values), language.phrase(edit.question, rng)
         else:
             value, again = other.value, language.phrase(other.question, rng)
@@ -106,10 +111,6 @@ def _demonstrations(edit: SceneEdit, fact: str, rng: random.Random) -> str:
     if rng.random() < 0.4:
         parts.append(language.shown(fact, edit.value, fact, edit.value))
     return "".join(parts)
-
-
-def _values(edit: SceneEdit) -> tuple[str, ...]:
-    return VALUES[edit.attribute]
 
 
 def _text_fact(rng: random.Random) -> tuple[str, str, bool]:

@@ -16,8 +16,8 @@ of both sides, so it does not either.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from . import language
 from .edits import EDITED, SceneEdit
@@ -39,16 +39,16 @@ _ALONE = 0.3  # share of the edits of shape and colour that have a pair of each 
 _YES_NO = 0.25  # share of the shared pairs whose first queries are yes/no questions
 _EXTRA = 3  # further hard queries a side, at most
 EASY = 2  # easy queries a side
+Name = tuple[str, str, str]  # see :func:`language.names`
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question with its words and what sort it is; ``first``: about the first name's thing."""
+    """A question with its words and what sort it is."""
 
     question: SceneQuestion
     text: str
     sort: str
-    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Case:
     novel: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Plan:
-    """What a pair's pictures have in common."""
+    """What a pair's pictures have in common; ``names`` of the first and of the second thing."""
 
     scene: Scene
     edited: Entity
@@ -85,7 +85,7 @@ class _Plan:
     reference: str
     swap: str
     value: str
-    names: tuple[list, list] = field(default_factory=lambda: ([], []))
+    names: tuple[Sequence[Name], Sequence[Name]] = ((), ())
 
 
 def draw_cases(rng: random.Random, split: str, *, novel: bool = False) -> Iterator[Case]:
@@ -205,13 +205,12 @@ def _checked(plan: _Plan, split: str, novel: bool) -> _Plan | None:
                 return None
             if picture.find(plan.swap, thing.value(plan.swap)) != thing:
                 return None
-    plan.names = (_names(plan, plan.edited, other), _names(plan, plan.other, edited))
-    return plan
+    names = [_names(plan, a, scene, b) for a, b in ((plan.edited, other), (plan.other, edited))]
+    return replace(plan, names=(names[0], names[1]))
 
 
-def _names(plan: _Plan, here: Entity, there: Entity) -> list[tuple[str, str, str]]:
+def _names(plan: _Plan, here: Entity, second: Scene, there: Entity) -> list[Name]:
     """Names for ``here`` in the first picture that mean ``there`` in the second."""
-    second = _swapped(plan)[0]
     found = [(plan.swap, here.value(plan.swap), "")]
     if plan.swap == "place":  # what stands beside a third thing changes places, too
         known = set(language.names(second, there, relations=True))
@@ -271,7 +270,7 @@ def _queries(plan: _Plan, side: int, rng: random.Random, wordings: str, sort: st
         for question in forms:
             label = "relation" if relation else "yes_no" if question.kind == "verify" else "open"
             text = language.phrase(question, rng, wordings)
-            found.append(Query(question, text, label, side == 0))
+            found.append(Query(question, text, label))
     return found
 
 
