@@ -1,8 +1,8 @@
 """The small CLIPs of the scope classifiers on scenes; they take the place of CLIP's ViT-B/32 and
 ViT-L/14.
 
-``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, has a ViT of twice the parameters;
-its text tower is the same and may begin with the small one's weights.
+``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, has a ViT of twice the parameters and
+the same text tower.
 
 Two stages on procedural training scenes, without any edit. The vision tower learns which entity
 each patch shows. Then, by ``objective``,
@@ -229,7 +229,6 @@ def pretrain(
     *,
     name: str = "scenes-clip",
     objective: str = "pointing",
-    text_from: ClipEncoder | None = None,
     seed: int = 0,
     pictures: int = 6000,
     vision_steps: int = 500,
@@ -242,13 +241,9 @@ def pretrain(
     Args:
         name: which of :data:`VISION`.
         objective: "pointing" or "contrastive"; see the module's docstring.
-        text_from: an encoder with whose text tower the new one begins.
     """
     torch.manual_seed(seed)
     encoder = new_encoder(name)
-    if text_from is not None:
-        words = {k: v for k, v in text_from.clip.state_dict().items() if k[:7] != "visual."}
-        encoder.clip.load_state_dict(words, strict=False)
     heads = Heads(encoder.width)
     drawn = draw_pictures(pictures, seed)
     rng = random.Random(seed)
