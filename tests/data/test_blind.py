@@ -64,12 +64,16 @@ def test_a_base_model_whose_answers_tell_is_found_out(write, tmp_path):
     def answers(questions):
         return ["small" if (q.image.name, q.text) in inside else "large" for q in questions]
 
+    looked = []
+
     def pictures(images):
+        looked.append(len(images))
         return [np.full(5, int(image.stem) % 7, float) for image in images]
 
     found = blind(write(records), base=Base("told", pictures, answers))
     assert found.of("answers").accuracy > 95 > 65 > found.of("text").accuracy
     assert found.of("picture") and found.of("query-picture")
+    assert looked == [80]  # for both of them
     assert "base model's answers reach" in found.verdict()
     (tmp_path / "3.png").unlink()
     with pytest.raises(DataError, match=r"record 3, field image: image not found"):

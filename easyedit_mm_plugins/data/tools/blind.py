@@ -193,17 +193,21 @@ def attack(
     names = attackers or (tuple(ATTACKERS) if base else BY_TEXTS)
     learned, asked = scoped(train), None if test is None else scoped(test)
     findings = []
+    shown: dict[tuple[bool, bool], list[list[Scoped]]] = {}  # a base model takes long: asked once
     for name in names:
         kind, sets = ATTACKERS[name], [some for some in (learned, asked) if some is not None]
         if base is not None and kind.needs_model:
-            sets = [
-                shown_to(kind, _some(some, kind, seed), base.pictures, base.answers)
-                for some in sets
-            ]
+            needs = kind.pictures, kind.answers
+            if needs not in shown:
+                shown[needs] = [
+                    shown_to(kind, _some(some, kind, seed), base.pictures, base.answers)
+                    for some in sets
+                ]
+            sets = shown[needs]
         for hard in (True, False):
             mine, *theirs = ([q for q in some if bool(q.query.hard) is hard] for some in sets)
             examined = theirs[0] if theirs else mine
-            if not _enough(mine, 1 if theirs else FEWEST) or not _enough(examined, 1):
+            if not enough(mine, 1 if theirs else FEWEST) or not enough(examined, 1):
                 continue
             told = (
                 Attacker(name, seed).fit(mine).score(examined)
@@ -261,7 +265,8 @@ def _some(asked: Sequence[Scoped], kind: Kind, seed: int) -> list[Scoped]:
     return found
 
 
-def _enough(asked: Sequence[Scoped], groups: int) -> bool:
+def enough(asked: Sequence[Scoped], groups: int = FEWEST) -> bool:
+    """Whether there are questions of both sides, and of so many groups."""
     both = len({one.inside for one in asked}) == 2
     return both and len({one.group for one in asked}) >= groups
 

@@ -24,7 +24,7 @@ import numpy as np
 from ...records import Question
 from ...schema import as_list
 from ..attackers import Scoped
-from ..blind import FEWEST, balanced_accuracy, judge
+from ..blind import balanced_accuracy, enough, judge
 from .sources import guess_types
 
 _NAMES = {"in": "fg_gen", "out": "fg_loc"}
@@ -59,23 +59,22 @@ def balance(
     left = {place: one for place, one in asked.items() if place not in matched}
     sure: set[_Place] = set()
     rounds = 0
-    while _enough(left):
-        told = judge(list(left.values()), seed=seed + rounds)
-        if balanced_accuracy(list(left.values()), told) <= limit:
+    while enough(some := list(left.values())):
+        told = judge(some, seed=seed + rounds)
+        if balanced_accuracy(some, told) <= limit:
             break
-        gone = _too_sure(left, told, limit)
-        sure |= gone
-        left = {place: one for place, one in left.items() if place not in gone}
+        sure |= _too_sure(left, told, limit)
+        left = {place: one for place, one in left.items() if place not in sure}
         rounds += 1
-    kept, dropped = [], 0
+    kept, dropped, gone = [], 0, sure | matched
     for i, record in enumerate(records):
-        some = {
-            side: [q for j, q in enumerate(sides[i][side]) if (i, side, j) not in sure | matched]
+        stay = {
+            side: [q for j, q in enumerate(sides[i][side]) if (i, side, j) not in gone]
             for side in _NAMES
         }
-        whole = all(some.values()) or not both_sides
-        if whole and any(q["hard"] for found in some.values() for q in found):
-            kept.append(_rebuilt(record, some))
+        whole = all(stay.values()) or not both_sides
+        if whole and any(q["hard"] for found in stay.values() for q in found):
+            kept.append(_rebuilt(record, stay))
         else:
             dropped += 1
             left = {place: one for place, one in left.items() if place[0] != i}
@@ -141,15 +140,10 @@ def _too_sure(left: dict[_Place, Scoped], told: np.ndarray, limit: float) -> set
     return gone
 
 
-def _enough(left: dict[_Place, Scoped]) -> bool:
-    groups = {one.group for one in left.values()}
-    return len({one.inside for one in left.values()}) == 2 and len(groups) >= FEWEST
-
-
 def _accuracy(left: dict[_Place, Scoped], seed: int) -> float | None:
-    if not _enough(left):
-        return None
     some = list(left.values())
+    if not enough(some):
+        return None
     return round(balanced_accuracy(some, judge(some, seed=seed)), 1)
 
 
