@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def other_copies() -> list[str]:
     ]
 
 
+@cache  # megabytes are read for it
 def weights() -> str:
     """A hash of everything shipped that a figure depends on: the weights, and the scenes."""
     whole = hashlib.sha256(str(WORLD_VERSION).encode())
@@ -308,7 +310,8 @@ def show_list() -> None:
     places = {t: p.relative_to(ROOT) for p in documents() for t in tables_in(p.read_text())}
     for name, source in SOURCES.items():
         tables = [t for t, table in TABLES.items() if table.source == name]
-        print(f"{name}: {source.minutes} min {stands(name) and f'({stands(name)})'}")
+        state = stands(name)
+        print(f"{name}: {source.minutes} min {state and f'({state})'}")
         for table in tables:
             print(f"    {table} in {places.get(table, 'no document')}")
         for text in source.commands:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from easyedit_mm_plugins.core.errors import ConfigError
@@ -45,9 +45,7 @@ class Column:
         if metric is None:
             return None
         beside = tuple(name for text in self.beside if (name := _first(text, rows)))
-        return Column(
-            metric, self.title, self.interval, beside, self.best, self.decimals, self.unit
-        )
+        return replace(self, metric=metric, beside=beside)
 
     @property
     def heading(self) -> str:
@@ -247,8 +245,7 @@ def _competes(method: Any) -> bool:
     """Whether a row can be the best: not the unedited model, which changes nothing, nor an
     attacker, which shows how far an exam can be passed."""
     known = method is not None and method in METHODS
-    kind = getattr(METHODS.get(method), "kind", "method") if known else "method"
-    return method != UNEDITED and kind == "method"
+    return method != UNEDITED and not (known and METHODS.get(method).kind == "attacker")
 
 
 def _is_best(column: Column, group: Any, line: tuple, placed: Mapping[tuple, Row]) -> bool:
