@@ -24,10 +24,16 @@ from torch import Tensor, nn
 from ..core.errors import BackboneError, DataError
 from ..core.files import digest
 from ..data.records import ImageLike, Question, check_questions
+from .families import PLAIN
 from .image_cache import ImageCache
 from .splice import Batch, Row, Segment, answer_logits, assemble, generate_ids
 
 CACHED_IMAGES = 2048
+
+
+def unmarked(prompt: str) -> str:
+    """``prompt`` without the mark for the place of an image."""
+    return prompt.replace("<image>\n", "").replace("<image>", "")
 
 
 class Backbone(ABC):
@@ -58,7 +64,7 @@ class Backbone(ABC):
         model: nn.Module,
         tokenizer: Any,
         *,
-        template: str = "Question: {} Short answer:",
+        template: str = PLAIN,
         text_template: str = "{}",
     ) -> None:
         for label, value in (("template", template), ("text_template", text_template)):
@@ -94,8 +100,7 @@ class Backbone(ABC):
     def asked(self, image: Any, prompt: str) -> list[Segment]:
         """As :meth:`splice`, for a prompt that does not begin the sequence: no start token, and
         the image in front."""
-        words = prompt.replace("<image>\n", "").replace("<image>", "")
-        ids = self.token_ids(words, special=False)
+        ids = self.token_ids(unmarked(prompt), special=False)
         return [ids] if image is None else [image, ids]
 
     # What follows from it ---------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..core.errors import BackboneError, ConfigError
 from ..core.shipped import ASSETS
 from .auto import HFAuto
 from .base import Backbone
-from .entries import BACKBONES, is_hub_id
+from .entries import BACKBONES, is_hub_id, is_place
 from .families import FAMILIES
 from .hf import HFBackbone, HFBlip2, HFLlava, HFMiniGPT4
 from .hub import from_where
@@ -24,15 +23,6 @@ _FAMILIES: dict[str, type[HFBackbone]] = {
     "llava": HFLlava,
 }
 LLAVA_TEMPLATE = "USER: <image>\nQuestion: {} Short answer: ASSISTANT:"
-
-
-def _scenes(name: str) -> Any:
-    def load(source: str | Path | None = None, **kwargs: Any) -> Backbone:
-        if name != "scenes-qwen":  # its processor has a chat template
-            kwargs.setdefault("template", "Question: {} Short answer:")
-        return from_folder(source or ASSETS / name, name=name, **kwargs)
-
-    return load
 
 
 def blip2_hf(source: str | Path | None = None, **kwargs: Any) -> Backbone:
@@ -50,9 +40,11 @@ def llava(source: str | Path | None = None, **kwargs: Any) -> Backbone:
     )
 
 
-def _hub_model(name: str, hub: str) -> Any:
+def _loader(name: str, place: str | Path) -> Any:
+    """Loads what lies at ``place``, or at another source that is given."""
+
     def load(source: str | Path | None = None, **kwargs: Any) -> Backbone:
-        return from_folder(source or hub, **{"name": name, **kwargs})
+        return from_folder(source or place, **{"name": name, **kwargs})
 
     return load
 
@@ -68,7 +60,7 @@ for _place, (_name, _family) in enumerate(
     BACKBONES.add(
         name=_name,
         order=_place,
-        loader=_scenes(_name),
+        loader=_loader(_name, ASSETS / _name),
         family=_family,
         weights="embedded",
         licence=_MIT,
@@ -118,7 +110,7 @@ for _place, (_name, _title, _hub, _licence) in enumerate(
         name=_name,
         title=_title,
         order=_place,
-        loader=_hub_model(_name, _hub),
+        loader=_loader(_name, _hub),
         family=_title.rsplit(" ", 1)[0],
         weights=_hub,
         licence=_licence,
@@ -187,7 +179,7 @@ def _hub_config(name: str) -> dict[str, Any]:
 
 def check_backbones(*names: str) -> None:
     """Raise :class:`UnknownNameError` for the first that is no name, no folder and no hub id."""
-    BACKBONES.check(*(name for name in names if not (os.path.isdir(name) or is_hub_id(name))))
+    BACKBONES.check(*(name for name in names if not is_place(name)))
 
 
 QUANTISED = {"4bit": 4, "8bit": 8}
@@ -256,6 +248,6 @@ def load_backbone(
     if isinstance(dtype, str) and dtype in QUANTISED:
         kwargs["bits"], dtype = QUANTISED[dtype], None
     kwargs |= {"device": device, "dtype": dtype_named(dtype) if isinstance(dtype, str) else dtype}
-    if str(name) not in BACKBONES and (os.path.isdir(name) or is_hub_id(name)):
+    if is_place(name):
         return from_folder(name, **kwargs)
     return BACKBONES.get(str(name)).load(source, **kwargs)

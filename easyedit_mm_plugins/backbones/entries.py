@@ -61,3 +61,8 @@ def is_hub_id(name: str | Path) -> bool:
     parts = str(name).split("/")
     fits = len(parts) == 2 and all(re.fullmatch(r"[\w.-]*\w", part) for part in parts)
     return fits and str(name) not in BACKBONES and not os.path.isdir(parts[0])
+
+
+def is_place(name: str | Path) -> bool:
+    """Whether ``name`` is no entry's, but a model's folder or hub id."""
+    return str(name) not in BACKBONES and (os.path.isdir(name) or is_hub_id(name))

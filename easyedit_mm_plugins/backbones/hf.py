@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.errors import BackboneError, ConfigError
 from ..data.images import open_image
 from ..data.records import ImageLike
-from .base import Backbone
+from .base import Backbone, unmarked
 from .hub import from_where, unreachable
 from .splice import Segment
 
@@ -262,7 +262,7 @@ class HFLlava(HFBackbone):
     def splice(self, image: Tensor | None, prompt: str) -> list[Segment]:
         """Start token, image, prompt; or the image where the template says ``<image>``."""
         if image is None:
-            return [self.token_ids(prompt.replace("<image>\n", "").replace("<image>", ""))]
+            return [self.token_ids(unmarked(prompt))]
         if "<image>" in prompt:
             before, after = prompt.split("<image>", 1)
             return [

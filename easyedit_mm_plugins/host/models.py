@@ -7,14 +7,13 @@ import logging
 import re
 import warnings
 import weakref
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..backbones import Backbone, HFAuto, load_backbone
-from ..backbones.entries import BACKBONES, is_hub_id
+from ..backbones.entries import BACKBONES, is_place
 from ..core.errors import BackboneError, ConfigError, DataError, UnknownNameError
 from ..core.registry import did_you_mean
 from ..data.images import open_image
@@ -62,8 +61,7 @@ def resolve_device(value: Any) -> torch.device:
 
 def check_model_name(model_name: Any) -> None:
     """Raise :class:`UnknownNameError` with the nearest names, before anything is loaded."""
-    known = not isinstance(model_name, str) or model_name in BACKBONES
-    if known or Path(model_name).is_dir() or is_hub_id(model_name):
+    if not isinstance(model_name, str) or model_name in BACKBONES or is_place(model_name):
         return
     raise UnknownNameError(
         f"unknown model_name {model_name!r}; {did_you_mean(model_name, BACKBONES.names())}",

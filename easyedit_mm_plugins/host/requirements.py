@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backbones.entries import BACKBONES, is_hub_id
+from ..backbones.entries import BACKBONES, is_place
 from ..core.environment import package_version
 from ..core.errors import BridgeError
 from ..core.shipped import ASSETS
@@ -177,7 +177,7 @@ def new_transformers() -> bool:
 def _missing_backbone(name: Any, source: Any) -> list[Missing]:
     if not isinstance(name, str):
         return []
-    if name not in BACKBONES and not Path(name).is_dir() and not is_hub_id(name):
+    if name not in BACKBONES and not is_place(name):
         known = ", ".join(BACKBONES.names())
         return [Missing("base model", f"model_name={name}", f"use one of: {known}")]
     entry = BACKBONES.get(name) if name in BACKBONES else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...backbones.entries import BACKBONES, is_hub_id
+from ...backbones.entries import BACKBONES, is_place
 from ...core.errors import ConfigError, UnknownNameError
 from ...core.registry import did_you_mean
 from ...core.shipped import HPARAMS
@@ -48,8 +47,7 @@ def expand(words: Sequence[str]) -> list[str]:
 
 
 def _backbone(value: str) -> list[str]:
-    one = "," not in value and value not in BACKBONES
-    if one and (os.path.isdir(value) or is_hub_id(value)):
+    if "," not in value and is_place(value):
         return [f"backbone={FOLDER}", f"backbone.name={_quoted(value)}"]
     return [f"backbone={BACKBONES.key(value)}"]
 
