@@ -105,17 +105,13 @@ class HFAuto(Backbone):
     @cached_property
     def marker(self) -> str:
         """What the processor replaces by an image's tokens."""
-        holders = (self.processor, self.tokenizer)
-        for attribute in ("boi_token", "image_token"):  # Gemma 3 writes the image's beginning
-            for holder in holders:
-                if getattr(holder, attribute, None):
-                    marker = str(getattr(holder, attribute))
-                    break
-            else:
-                continue
-            break
-        else:
-            marker = self.tokenizer.convert_ids_to_tokens(self.image_token)
+        named = (
+            getattr(holder, attribute, None)
+            for attribute in ("boi_token", "image_token")  # Gemma 3 writes the image's beginning
+            for holder in (self.processor, self.tokenizer)
+        )
+        marker = next((str(token) for token in named if token), None)
+        marker = marker or self.tokenizer.convert_ids_to_tokens(self.image_token)
         config = self.model.config
         ends = [getattr(config, f"vision_{e}_token_id", None) for e in ("start", "end")]
         if None not in ends:
@@ -173,12 +169,13 @@ class HFAuto(Backbone):
         return self.splice(image, prompt, special=False)
 
     @cached_property
-    def _answer_start(self) -> str:
-        """The end of a prompt, with a space where an answer needs one."""
+    def _answer_start(self) -> tuple[str, list[int]]:
+        """The end of a prompt, with a space where an answer needs one, and its own tokens."""
         tail = (_ASKED + self._seen_frame[1])[-64:]
         special = self.tokenizer.all_special_tokens
         closed = tail[-1:].isspace() or any(tail.endswith(token) for token in special)
-        return tail if closed else tail + " "
+        start = tail if closed else tail + " "
+        return start, self.token_ids(start.rstrip(" "), special=False)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Target tokens of ``answer`` as they follow a prompt.
@@ -189,9 +186,8 @@ class HFAuto(Backbone):
         answer = answer.strip()
         if not answer:
             raise DataError("an answer is empty", field="answer", remedy="give the target a text")
-        start = self._answer_start
+        start, before = self._answer_start
         ids = self.token_ids(start + answer, special=False)
-        before = self.token_ids(start.rstrip(" "), special=False)
         if ids[: len(before)] == before and len(ids) > len(before):
             return ids[len(before) :]
         return self.token_ids(answer, special=False)
@@ -376,15 +372,15 @@ class HFAuto(Backbone):
         theirs = output.logits[0, -1].float()
         limit = 1e-3 if output.logits.dtype == torch.float32 else 0.05
         heads = [head, *([Capped(head, cap)] if cap else [])]
-        apart = [float((h(last).float() - theirs).abs().max() / theirs.abs().max()) for h in heads]
-        if min(apart) > limit:
+        gaps = [float((h(last).float() - theirs).abs().max() / theirs.abs().max()) for h in heads]
+        if min(gaps) > limit:
             given = ", ".join(unknown(found))
             raise BackboneError(
                 f"{self.name}: a {type(self.model).__name__} cannot be driven from here; on one "
-                f"picture our logits differ from its own by {min(apart):.1%}"
+                f"picture our logits differ from its own by {min(gaps):.1%}"
                 + (f" (its decoder also gets {given})" if given else ""),
             )
-        lm.lm_head = heads[apart.index(min(apart))]
+        lm.lm_head = heads[gaps.index(min(gaps))]
         return lm
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .splice import Batch, takes
+from .splice import Batch, runs_of, takes
 
 Attention = Literal["causal", "image", "prefix"]
 
@@ -93,8 +93,7 @@ class CausalDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             return prompt.long()
         if not image_mask.any():
             return None
-        before = torch.nn.functional.pad(image_mask, (1, 0))[:, :-1]
-        return (image_mask & ~before).cumsum(-1) * image_mask
+        return runs_of(image_mask)
 
     def _inputs(
         self,

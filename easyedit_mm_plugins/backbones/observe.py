@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import BackboneError, DataError
-from .splice import Mixed
+from .splice import Mixed, runs_of
 
 if TYPE_CHECKING:
     from .decoder import Habits
@@ -150,9 +150,7 @@ class Picture:
 
 def _runs(at: Tensor) -> tuple[int, ...]:
     """Lengths of the runs of true values in ``at`` [n]."""
-    edges = torch.nn.functional.pad(at.long(), (1, 1)).diff()
-    starts, stops = (edges == 1).nonzero().flatten(), (edges == -1).nonzero().flatten()
-    return tuple((stops - starts).tolist())
+    return tuple(torch.bincount(runs_of(at))[1:].tolist())
 
 
 def place(at: Tensor, steps: Tensor) -> Tensor:
@@ -276,6 +274,6 @@ def _attention(mask: Tensor, image: Tensor) -> str | None:
         return "causal"
     if seen.all():
         return "prefix"
-    run = (image & ~torch.nn.functional.pad(image, (1, 0))[:-1]).cumsum(0) * image
+    run = runs_of(image)
     together = (run[:, None] == run) & image
     return "image" if torch.equal(seen, causal | together) else None

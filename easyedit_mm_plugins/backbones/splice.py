@@ -307,6 +307,12 @@ def _greedy(lm: Any, batch: Batch, eos_token_id: int, max_new_tokens: int) -> Te
     return new
 
 
+def runs_of(at: Tensor) -> Tensor:
+    """1, 2, ... on the runs of true values in ``at`` [..., n], 0 elsewhere."""
+    before = torch.nn.functional.pad(at, (1, 0))[..., :-1]
+    return (at & ~before).cumsum(-1) * at
+
+
 def takes(module: nn.Module, argument: str) -> bool:
     """Whether ``module.forward`` has a parameter of that name."""
     return argument in inspect.signature(module.forward).parameters
