@@ -20,7 +20,6 @@ class Family:
         since: the first version of transformers that loads it and that is tested.
         weights: hub ids with their billions of parameters; two bytes each in bfloat16.
         template: prompt of a question about an image, for processors without a chat template.
-        own: it has a class of its own here, with features of equal size and a plain template.
         needs: packages that its processor needs beside transformers.
     """
 
@@ -29,18 +28,16 @@ class Family:
     since: str
     weights: dict[str, float] = field(default_factory=dict)
     template: str = PLAIN
-    own: bool = False
     needs: tuple[str, ...] = ()
 
 
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("blip-2", "BLIP-2", "4.49", {"Salesforce/blip2-opt-2.7b": 3.7}, own=True),
+        Family("blip-2", "BLIP-2", "4.49", {"Salesforce/blip2-opt-2.7b": 3.7}),
         Family(
             *("llava", "LLaVA-1.5", "4.49"),
             {"llava-hf/llava-1.5-7b-hf": 7.1, "llava-hf/llava-1.5-13b-hf": 13.4},
-            own=True,
         ),
         Family(
             *("llava_next", "LLaVA-NeXT", "4.49"),

@@ -152,7 +152,8 @@ class ImageProcessor:
             check_file_type(file_type)
             if file_type == "text":
                 return None
-            return [open_image(i) for i in image] if _is_list(image) else open_image(image)
+            several = isinstance(image, (list, tuple))
+            return [open_image(i) for i in image] if several else open_image(image)
         if self.image_size:
             return blip_pixels(image)
         from torchvision.transforms.functional import to_tensor
@@ -172,10 +173,6 @@ def check_file_type(value: Any, record: str | None = None) -> None:
             field="file_type",
             remedy="give frames of a video as images, with file_type multi-image",
         )
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 def _given(pair: Any, device: torch.device) -> Backbone:
