@@ -55,11 +55,10 @@ class Variant:
     def encoder(self, embedded: bool) -> tuple[str, str | None]:
         """``scope.encoder`` and ``scope.pretrained``."""
         if embedded:
-            return {"small": "scenes-clip", "large": "scenes-clip-large"}[self.size] + PLAIN, None
+            return {"small": "scenes-clip", "large": "scenes-clip-large"}[self.size], None
         return {"small": "ViT-B-32", "large": "ViT-L-14"}[self.size], "openai"
 
 
-PLAIN = "-captions"  # ending of the names of encoders that were pre-trained on captions alone
 FUSIONS = ("concat", "cross-attention", "dot-attention")
 TEXT = Variant("text")  # no image encoder: the same for both sizes
 VARIANTS = (TEXT, *(Variant(f, size) for size in ("small", "large") for f in FUSIONS))
@@ -128,9 +127,9 @@ def load_classifier(folder: Path, backbone: Backbone) -> ScopeClassifier:
 
 
 def _scenes_encoder(name: str, folder: Path) -> str:
-    """Where the pre-trained encoder lies; it is pre-trained when it is needed."""
-    place = folder / name
+    """Where the encoder that was pre-trained on captions lies; it is made when it is needed."""
+    place = folder / f"{name}-captions"
     if not finished(place):
-        LOG.info("pre-training the encoder %s", name)
-        pretrain(place, name=name.removesuffix(PLAIN), objective="contrastive")
+        LOG.info("pre-training the encoder %s on captions", name)
+        pretrain(place, name=name, objective="contrastive")
     return str(place)

@@ -1,8 +1,8 @@
 """The small CLIPs of the scope classifiers on scenes; they take the place of CLIP's ViT-B/32 and
 ViT-L/14.
 
-``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, has a ViT of twice the parameters and
-the same text tower.
+``scenes-clip`` is shipped. ``scenes-clip-large``, for table 2, has a ViT of twice the parameters
+and the same text tower.
 
 Two stages on procedural training scenes, without any edit. The vision tower learns which entity
 each patch shows. Then, by ``objective``,

@@ -128,6 +128,8 @@ def test_to_datasets_and_back_through_parquet(folder, tmp_path):
     assert paths[0].edit.image == str(folder / "0.png")
     with pytest.raises(DataError, match="columns are missing: rephrase"):
         from_datasets(read.remove_columns(["rephrase"]))
+    older = from_datasets(read.remove_columns(["image_far", "image_near"]))
+    assert all(same(a, b) for a, b in zip(records, older, strict=True))
 
 
 def test_a_missing_picture_is_named(tmp_path):

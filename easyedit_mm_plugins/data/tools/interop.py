@@ -14,10 +14,8 @@ from ...core.errors import DataError
 from ...core.optional import need
 from ..records import EditRecord, Question
 
-_LISTS = (
-    *("rephrase", "in_scope", "out_scope", "text_loc"),
-    *("image_rephrase", "image_loc", "image_far", "image_near"),
-)
+_LATER = ("image_far", "image_near")  # data sets that were made before lack these columns
+_LISTS = ("rephrase", "in_scope", "out_scope", "text_loc", "image_rephrase", "image_loc", *_LATER)
 
 
 def features(*, embed: bool) -> Any:
@@ -71,7 +69,7 @@ def from_datasets(dataset: Any) -> HubRecords:
     Raises:
         DataError: columns are missing.
     """
-    missing = {"case_id", "src", "alt", "image", *_LISTS} - set(dataset.column_names)
+    missing = {"case_id", "src", "alt", "image", *_LISTS} - {*_LATER, *dataset.column_names}
     if missing:
         raise DataError(
             f"columns are missing: {', '.join(sorted(missing))}",
@@ -99,7 +97,8 @@ class HubRecords(Sequence[EditRecord]):
         def read(name: str) -> tuple[Question, ...]:
             on = None if name == "text_loc" else image
             return tuple(
-                Question(x["question"], x.get("image", on), x["answer"]) for x in row[name]
+                Question(x["question"], x.get("image", on), x["answer"])
+                for x in row.get(name) or ()
             )
 
         lists: dict[str, Any] = {name: read(name) for name in _LISTS}

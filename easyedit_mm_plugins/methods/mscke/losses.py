@@ -118,12 +118,15 @@ def counterfactual_losses(
     return losses, answered
 
 
-def scope_total(losses: dict[str, Tensor], hparams: MSCKETrainingHyperParams) -> Tensor:
-    """L_cls of eq. 11, each kind with its weight."""
+def scope_total(
+    losses: dict[str, Tensor], hparams: MSCKETrainingHyperParams, **further: float
+) -> Tensor:
+    """L_cls of eq. 11, each kind with its weight; ``further`` has those of other kinds."""
     weight = {
         "in_scope": hparams.igen_loss,
         "out_scope": hparams.iloc_loss,
         "batch_negatives": hparams.batch_negatives,
+        **further,
     }
     return reduce(
         torch.add, (weight.get(kind, hparams.cls_loss) * loss for kind, loss in losses.items())

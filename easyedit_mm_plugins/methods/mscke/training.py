@@ -26,6 +26,8 @@ from .losses import (
 )
 from .model import MSCKE
 
+_RIGHT = {"cls": "scope", "cfr": "cfr"}  # by a loss's name the metric of what is right
+
 
 def with_balance(metrics: dict[str, float]) -> dict[str, float]:
     """``metrics`` with ``scope/balanced``, the mean of both sides' routing accuracy."""
@@ -75,6 +77,15 @@ class MSCKETrainer(Trainer):
             )
         return {part: getattr(editor, part) for part in self.parts}
 
+    def draw(self, records: Sequence[EditRecord], rng: random.Random | None = None) -> Drawn:
+        """The queries of a batch, see :func:`draw`."""
+        return draw(records, self.hparams.scope_questions, rng)
+
+    def scope_loss(self, drawn: Drawn) -> tuple[Tensor, dict[str, list[bool]]]:
+        """The scope's loss (eq. 11), and by kind which queries are routed right."""
+        by_kind, right = scope_losses(self.editor.scope, drawn, self.editor.threshold)
+        return scope_total(by_kind, self.hparams), right
+
     def answering_loss(
         self, drawn: Drawn, rng: random.Random | None = None
     ) -> tuple[Tensor, dict[str, list[Any]]]:
@@ -82,42 +93,35 @@ class MSCKETrainer(Trainer):
         by_kind, right = counterfactual_losses(self.editor.counterfactual, drawn, rng)
         return counterfactual_total(by_kind, self.hparams), right
 
+    def part_losses(
+        self, drawn: Drawn, rng: random.Random | None = None
+    ) -> dict[str, tuple[Tensor, dict[str, list[Any]]]]:
+        """Loss and what is right, as above, of the parts that are trained, by the loss's name."""
+        found: dict[str, tuple[Tensor, dict[str, list[Any]]]] = {}
+        if "scope" in self.parts:
+            found["cls"] = self.scope_loss(drawn)
+        if "counterfactual" in self.parts:
+            found["cfr"] = self.answering_loss(drawn, rng)
+        return found
+
     def batch_loss(
         self, records: Sequence[EditRecord], rng: random.Random | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of eq. 11 plus the counterfactual model's nll, and what to log of it."""
-        drawn = draw(records, self.hparams.scope_questions, rng)
-        losses: list[Tensor] = []
-        info: dict[str, float] = {}
-        if "scope" in self.parts:
-            by_kind, _ = scope_losses(self.editor.scope, drawn, self.editor.threshold)
-            losses.append(scope_total(by_kind, self.hparams))
-            info["loss/cls"] = float(losses[-1].detach())
-        if "counterfactual" in self.parts:
-            losses.append(self.answering_loss(drawn, rng)[0])
-            info["loss/cfr"] = float(losses[-1].detach())
-        total = reduce(torch.add, losses)
-        info["loss/total"] = float(total.detach())
-        return total, info
+        """The scope's loss plus the counterfactual model's nll, and what to log of it."""
+        parts = self.part_losses(self.draw(records, rng), rng)
+        total = reduce(torch.add, [loss for loss, _ in parts.values()])
+        info = {f"loss/{name}": float(loss.detach()) for name, (loss, _) in parts.items()}
+        return total, {**info, "loss/total": float(total.detach())}
 
     def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
         """Losses, routing accuracy and exact answers by kind of question."""
-        hp = self.hparams
-        drawn = draw(records, hp.scope_questions)
         values: dict[str, list[float]] = defaultdict(list)
         total = 0.0
-        if "scope" in self.parts:
-            losses, right = scope_losses(self.editor.scope, drawn, self.editor.threshold)
-            total += float(scope_total(losses, hp))
-            values["loss/cls_val"].append(float(scope_total(losses, hp)))
-            for kind, found in right.items():
-                values[f"scope/{kind}"] += found
-        if "counterfactual" in self.parts:
-            loss, right = self.answering_loss(drawn)
+        for name, (loss, right) in self.part_losses(self.draw(records)).items():
             total += float(loss)
-            values["loss/cfr_val"].append(float(loss))
+            values[f"loss/{name}_val"].append(float(loss))
             for kind, found in right.items():
-                values[f"cfr/{kind}"] += found
+                values[f"{_RIGHT[name]}/{kind}"] += found
         values["loss/total_val"].append(total)
         return values
 

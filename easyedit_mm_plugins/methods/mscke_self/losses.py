@@ -6,7 +6,6 @@ Shapes: R records of a batch, M queries, D hidden size, P places of a picture.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from ...core.lru import LRU
 from ...data import Question
 from ...data.images import image_key
 from ...data.records import INSIDE
-from ..mscke.losses import Drawn
+from ..mscke.losses import Drawn, scope_total
 from .config import MSCKESelfTrainingHyperParams
 from .reading import AT_ONCE, last_states, picture_places, read
 from .scope import SelfScope
@@ -164,13 +163,5 @@ def picture_loss(scope: SelfScope, frozen: Frozen, drawn: Drawn) -> Tensor | Non
 
 def weighed(losses: dict[str, Tensor], hparams: MSCKESelfTrainingHyperParams) -> Tensor:
     """The sum of the losses, each with its weight."""
-    weight = {
-        "in_scope": hparams.igen_loss,
-        "out_scope": hparams.iloc_loss,
-        "batch_negatives": hparams.batch_negatives,
-        "picture": hparams.picture_loss,
-        PAIR: hparams.pair_loss,
-    }
-    return reduce(
-        torch.add, (weight.get(kind, hparams.cls_loss) * loss for kind, loss in losses.items())
-    )
+    further = {"picture": hparams.picture_loss, PAIR: hparams.pair_loss}
+    return scope_total(losses, hparams, **further)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data import EditRecord
-from ..mscke.losses import BatchQuery, Drawn, draw
+from ..mscke.losses import BatchQuery, Drawn
 from ..mscke.training import MSCKETrainer
 from .calibration import Calibration, calibrate
 from .config import MSCKESelfTrainingHyperParams
@@ -51,7 +51,7 @@ class MSCKESelfTrainer(MSCKETrainer):
 
     def draw(self, records: Sequence[EditRecord], rng: random.Random | None = None) -> Drawn:
         """As MSCKE draws, with questions of the other record of each pair."""
-        drawn = draw(records, self.hparams.scope_questions, rng)
+        drawn = super().draw(records, rng)
         for i, record in enumerate(records):
             for other in self.pairs.get(record.pair or "", ()):
                 if other is not record:
@@ -60,47 +60,15 @@ class MSCKESelfTrainer(MSCKETrainer):
                     drawn.queries.append(BatchQuery(i, PAIR, question))
         return drawn
 
-    def heads_loss(self, drawn: Drawn) -> Tensor:
-        """The loss of both heads."""
+    def scope_loss(self, drawn: Drawn) -> tuple[Tensor, dict[str, list[bool]]]:
+        """The loss of both heads; what is routed right, :meth:`validate` finds out."""
         scope = self.editor.scope
         losses = scope_losses(scope, self.frozen, drawn)
         if scope.config.binding == "picture":
             found = picture_loss(scope, self.frozen, drawn)
             if found is not None:
                 losses["picture"] = found
-        return weighed(losses, self.hparams)
-
-    def batch_loss(
-        self, records: Sequence[EditRecord], rng: random.Random | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The heads' loss and, where it is trained, the counterfactual model's."""
-        drawn = self.draw(records, rng)
-        losses, info = [], {}
-        if "scope" in self.parts:
-            losses.append(self.heads_loss(drawn))
-            info["loss/cls"] = float(losses[-1].detach())
-        if "counterfactual" in self.parts:
-            losses.append(self.answering_loss(_without_pairs(drawn), rng)[0])
-            info["loss/cfr"] = float(losses[-1].detach())
-        total = torch.stack(losses).sum()
-        return total, {**info, "loss/total": float(total.detach())}
-
-    def validation_batch(self, records: Sequence[EditRecord]) -> dict[str, list[float]]:
-        """Losses, and by kind which of the counterfactual model's answers are exact."""
-        drawn = self.draw(records)
-        values: dict[str, list[float]] = defaultdict(list)
-        total = 0.0
-        if "scope" in self.parts:
-            total += float(self.heads_loss(drawn))
-            values["loss/cls_val"].append(total)
-        if "counterfactual" in self.parts:
-            loss, right = self.answering_loss(_without_pairs(drawn))
-            total += float(loss)
-            values["loss/cfr_val"].append(float(loss))
-            for kind, found in right.items():
-                values[f"cfr/{kind}"] += found
-        values["loss/total_val"].append(total)
-        return values
+        return weighed(losses, self.hparams), {}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -140,8 +108,3 @@ class MSCKESelfTrainer(MSCKETrainer):
         if self.editor.scope.config.binding == "picture":
             found.append({"params": groups[True], "lr": self.hparams.picture_lr})
         return found
-
-
-def _without_pairs(drawn: Drawn) -> Drawn:
-    """What the counterfactual model may learn from."""
-    return Drawn(drawn.edits, [a for a in drawn.queries if a.kind != PAIR])
