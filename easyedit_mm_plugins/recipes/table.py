@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import backbone, classifiers, dualedit, mend, mscke, serac, small_models
-from .job import Job, train_method
+from .job import Job
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ RECIPES = {
         names=classifiers.NAMES,
         shipped_as="scopes-scenes/{name}",
     ),
-    "mend": Recipe("MEND", train_method),
+    "mend": Recipe("MEND", mend.train_mend),
     "dualedit": Recipe("DualEdit and its gate", dualedit.train, options=("gate_only",)),
     "visedit": Recipe("VisEdit", dualedit.train),
     "mscke": Recipe(

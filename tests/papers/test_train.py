@@ -59,6 +59,7 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
     run(asked)
     assert one_step == [
         "run-scope",
+        f"run-begun-{NAME}",
         f"run-mend-{NAME}",
         f"run-mscke-{NAME}-1",
         f"run-mscke-{NAME}-2",
@@ -68,7 +69,8 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
     assert [(row["method"], row["n"]) for row in rows] == [(m, 2) for m in methods]
     joined = json.loads((trained / f"mscke-mend-{NAME}/config.json").read_text())
     assert joined["parts"]["scope"] == f"../mscke-{NAME}/scope"  # the one made here
-    shutil.rmtree(trained / f"in-scope-{NAME}")  # as if stopped before the last of them
+    for last in ("in-scope", "mscke-mend"):  # as if stopped before the last of them
+        shutil.rmtree(trained / f"{last}-{NAME}")
     one_step.clear()
     run(asked)
     assert one_step == [f"run-in-scope-{NAME}"]

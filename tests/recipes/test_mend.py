@@ -46,12 +46,19 @@ def test_it_goes_on_and_takes_the_classifier_of_an_mscke_editor(tmp_path, monkey
     joined = recipe.train_mscke_mend("mscke-mend", backbone, job)
     history = json.loads((job.out / "run-in-scope-tiny-llava/history.json").read_text())
     assert "right/in_scope" in history[-1]
-    kept = [job.out / f"{name}-tiny-llava/config.json" for name in ("mend", "in-scope")]
+    kept = [job.out / f"{name}-tiny-llava/config.json" for name in ("begun", "in-scope")]
     written = [path.stat().st_mtime_ns for path in kept]
     assert recipe.train_mscke_mend("mscke-mend", backbone, job) == joined
     assert [path.stat().st_mtime_ns for path in kept] == written
     assert sorted(p.name for p in joined.iterdir()) == ["config.json", "counterfactual"]
     parts = json.loads((joined / "config.json").read_text())["parts"]
     assert parts == {"scope": "../../mscke/mscke-first/scope"}
+    alone = recipe.train_mend("mend", backbone, job)
+    assert [path.stat().st_mtime_ns for path in kept] == written
+    steps = [
+        json.loads((job.out / f"run-{name}-tiny-llava/history.json").read_text())[-1]["step"]
+        for name in ("mend", "in-scope")
+    ]
+    assert steps == [2, 2] and (alone / "config.json").is_file()  # as much training for both
     editor = MSCKEMEND.from_pretrained(joined, backbone)
     assert next(iter(editor.counterfactual.editor.modules)) == "layers.1.mlp.gate_proj"
