@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import backbone, classifiers, dualedit, mend, mscke, serac, small_models
+from . import backbone, classifiers, dualedit, lte, mend, mscke, serac, small_models
 from .job import Job
 
 
@@ -57,6 +57,7 @@ RECIPES = {
         shipped_as="scopes-scenes/{name}",
     ),
     "mend": Recipe("MEND", mend.train_mend),
+    "lte": Recipe("LTE's adapter, which follows edits before a question", lte.train),
     "dualedit": Recipe("DualEdit and its gate", dualedit.train, options=("gate_only",)),
     "visedit": Recipe("VisEdit", dualedit.train),
     "mscke": Recipe(

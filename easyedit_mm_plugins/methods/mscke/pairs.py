@@ -95,16 +95,7 @@ class PairReader:
         """Mean negative log likelihood of each answer and its end, and whether greedy decoding
         would give just that answer: ``[B]`` and bool ``[B]``."""
         rows = self.rows(edits, queries, with_answers=True, stop=True, hidden=hidden)
-        logits = answer_logits(self.lm, self._batch(rows))
-        every = torch.cat(logits).float()
-        lengths = torch.tensor([len(r.answer) for r in rows], device=every.device)
-        targets = torch.tensor([t for r in rows for t in r.answer], device=every.device)
-        row_of = torch.repeat_interleave(lengths)
-        losses = nn.functional.cross_entropy(every, targets, reduction="none")
-        total = losses.new_zeros(len(rows)).index_add(0, row_of, losses)
-        wrong = (every.argmax(-1) != targets).long()
-        misses = wrong.new_zeros(len(rows)).index_add(0, row_of, wrong)
-        return total / lengths, misses == 0
+        return answer_losses(self.lm, self._batch(rows))
 
     @torch.no_grad()
     def generate(
@@ -129,3 +120,17 @@ class PairReader:
             **kwargs,
         )
         return base.decode(ids)
+
+
+def answer_losses(lm: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean negative log likelihood of each row's answer, and whether greedy decoding would give
+    just that answer: ``[B]`` and bool ``[B]``."""
+    every = torch.cat(answer_logits(lm, batch)).float()
+    lengths = torch.tensor([len(answer) for answer in batch.answers], device=every.device)
+    targets = torch.tensor([t for answer in batch.answers for t in answer], device=every.device)
+    row_of = torch.repeat_interleave(lengths)
+    losses = nn.functional.cross_entropy(every, targets, reduction="none")
+    total = losses.new_zeros(len(lengths)).index_add(0, row_of, losses)
+    wrong = (every.argmax(-1) != targets).long()
+    misses = wrong.new_zeros(len(lengths)).index_add(0, row_of, wrong)
+    return total / lengths, misses == 0
