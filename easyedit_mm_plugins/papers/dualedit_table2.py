@@ -38,9 +38,9 @@ from .tables import (
 
 TABLE = "dualedit-table2"
 # In the paper's order, after the unedited model.
-METHODS = ("unedited", "ft-visual", "ft-llm", "ike", "serac", "mend", "visedit", "dualedit")
+METHODS = ("unedited", "ft-visual", "ft-llm", "ike", "serac", "mend", "lte", "visedit", "dualedit")
 PAPERS_LABELS = {"ft-visual": "FT-V", "ft-llm": "FT-L"}
-ABSENT = {"ke": "KE", "tp": "T-Patcher", "lte": "LTE"}  # printed, and not part of this package
+ABSENT = {"ke": "KE", "tp": "T-Patcher"}  # printed, and not part of this package
 METRICS = EVQA.columns
 BACKBONES = ("scenes-blip2", "scenes-llava")
 SCENES = ("scenes-evqa", "scenes-eic")
