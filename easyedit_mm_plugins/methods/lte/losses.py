@@ -12,6 +12,7 @@ place of f_base(x).
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from .reader import FactReader
 # A question about a picture that differs in one thing: words before it cannot tell the pictures
 # apart, and neither can what reads them.
 LEFT_OUT = ("image_near",)
+FORMS = tuple(kind for kind in INSIDE if kind != "in_scope")  # of the edit itself
 PLAIN = "plain"  # the kind of a question that is asked with nothing before it
 
 
@@ -51,9 +53,19 @@ def lessons(
     plain: float = 0.0,
     rng: random.Random | None = None,
 ) -> list[Lesson]:
-    """The questions of a batch behind their record's facts; with ``rng``, a share ``plain`` of them
-    once more with nothing before them."""
+    """The questions of a batch behind their record's facts.
+
+    With ``rng`` the edit is asked in one of its forms alone, as released, and a share ``plain`` of
+    all questions once more with nothing before them.
+    """
     asked: list[BatchQuery] = [query for query in drawn.queries if query.kind not in LEFT_OUT]
+    if rng is not None:
+        forms: dict[int, list[BatchQuery]] = defaultdict(list)
+        for query in asked:
+            if query.kind in FORMS:
+                forms[query.record].append(query)
+        chosen = [rng.choice(own) for own in forms.values()]
+        asked = [*chosen, *(query for query in asked if query.kind not in FORMS)]
     found = [Lesson(facts[query.record], query.question, query.kind) for query in asked]
     if rng is not None and plain:
         again = rng.sample(asked, round(plain * len(asked)))

@@ -126,13 +126,14 @@ class FactReader(LoRA):
         """
         folder = Path(folder)
         described = read_config(folder / _CONFIG, ("r", "lora_alpha", "target_modules"))
+        targets = described["target_modules"]  # of long lists peft keeps the names' ends alone
         try:
             config = CounterfactualConfig(
                 kind="lora",
                 rank=described["r"],
                 alpha=described["lora_alpha"],
                 dropout=described.get("lora_dropout", 0.0),
-                targets=described["target_modules"],
+                targets=[f"*{t}" for t in targets] if isinstance(targets, list) else targets,
             )
             reader = cls(backbone, config).to(backbone.device)
         except ConfigError as error:

@@ -12,11 +12,18 @@ import torch
 from easyedit_mm_plugins.backbones.entries import BACKBONES
 from easyedit_mm_plugins.backbones.splice import answer_logits, assemble
 from easyedit_mm_plugins.core.errors import CheckpointError, ConfigError, DataError
+from easyedit_mm_plugins.core.files import read_json, write_json
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods import METHODS, load_editor
+from easyedit_mm_plugins.methods.checkpoint import change_header
 from easyedit_mm_plugins.methods.factory import editor_from_settings
 from easyedit_mm_plugins.methods.in_context import facts
-from easyedit_mm_plugins.methods.lte import LTE, LTEHyperParams, LTETrainingHyperParams
+from easyedit_mm_plugins.methods.lte import (
+    LTE,
+    FactReader,
+    LTEHyperParams,
+    LTETrainingHyperParams,
+)
 from easyedit_mm_plugins.methods.lte.retrieval import SelfRetrieval
 from easyedit_mm_plugins.scenes.second.language import new_fact
 
@@ -255,6 +262,12 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path, by):
     again.load_memory(tmp_path / "edits")
     for one, two in zip(editor.force(QUERIES, top_k=4), again.force(QUERIES, top_k=4), strict=True):
         assert torch.equal(one.top_ids, two.top_ids) and one.route == two.route
+    path = tmp_path / "editor/adapter/adapter_config.json"  # as peft writes many modules
+    ends = {name.rpartition(".")[2] for name in read_json(path)["target_modules"]}
+    write_json(path, read_json(path) | {"target_modules": sorted(ends)})
+    found = FactReader.from_pretrained(path.parent, editor.backbone).state_dict()
+    assert all(torch.equal(found[n], t) for n, t in editor.reader.state_dict().items())
+    change_header(tmp_path / "editor")  # checksums
     settings = LTEHyperParams(
         model_name="tiny", archive=str(tmp_path / "editor"), retrieval=by, text_encoder="words", k=1
     )
