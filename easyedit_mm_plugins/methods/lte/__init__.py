@@ -21,19 +21,29 @@ METHODS.add(
     training="easyedit_mm_plugins.methods.lte.config:LTETrainingHyperParams",
     trainer="easyedit_mm_plugins.methods.lte.training:LTETrainer",
 )
+METHODS.add(
+    name="lte-self",
+    title="LTE-Self",
+    order=52,
+    ours=True,
+    editor="easyedit_mm_plugins.methods.lte.model:LTESelf",
+    settings="easyedit_mm_plugins.methods.lte.config:LTEHyperParams",
+    hparams="LTE",
+    trained=True,
+)
 
 if TYPE_CHECKING:
     from .config import LTEHyperParams, LTETrainingHyperParams
-    from .model import LTE
+    from .model import LTE, LTESelf
     from .reader import FactReader
     from .training import LTETrainer
 
-__all__ = ["LTE", "FactReader", "LTEHyperParams", "LTETrainer", "LTETrainingHyperParams"]
+__all__ = ["LTE", "FactReader", "LTEHyperParams", "LTESelf", "LTETrainer", "LTETrainingHyperParams"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         ".config": "LTEHyperParams LTETrainingHyperParams",
-        ".model": "LTE",
+        ".model": "LTE LTESelf",
         ".reader": "FactReader",
         ".training": "LTETrainer",
     },

@@ -7,7 +7,7 @@ works on questions behind an edit alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,9 +17,10 @@ from ...backbones.base import Backbone
 from ...core.errors import CheckpointError, ConfigError
 from ...data import Question
 from ..base import Answer, Editor, Forced, Visible, force_with_base
-from ..checkpoint import AGAIN, read_header, write_header
+from ..checkpoint import AGAIN, read_config, read_header, write_header
 from ..edit_file import SavedEdits
 from ..keys import Near
+from ..mscke.model import part_folders
 from ..newest import newest
 from ..settings import Count, checked
 from ..store import InForce, Kept
@@ -59,11 +60,10 @@ class LTE(Editor):
         if settings.archive is None:
             reader = FactReader.from_settings(backbone, settings)
             return cls(backbone, reader, retrieval_for(settings, backbone), settings.k)
-        folder = Path(settings.archive)
-        config = read_header(folder, cls.name, backbone, ("retrieval",))
-        reader = FactReader.from_pretrained(folder / "adapter", backbone)
+        config, at = _saved(settings.archive, backbone)
+        reader = FactReader.from_pretrained(at["adapter"], backbone)
         if settings.retrieval == config["retrieval"] == "self" and settings.scope_of is None:
-            retrieval = saved_retrieval(folder, config, backbone)
+            retrieval = saved_retrieval(at["scope"], config, backbone)
         else:
             retrieval = retrieval_for(settings, backbone)
         return cls(backbone, reader, retrieval, settings.k)
@@ -158,12 +158,23 @@ class LTE(Editor):
 
     # On disk ----------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write the adapter as peft's files, a scope that retrieves, and ``config.json``, last."""
-        folder = Path(folder)
-        self.reader.save_pretrained(folder / "adapter", half=half)
-        self.retrieval.save_pretrained(folder, half=half)
-        write_header(folder, self.name, self.backbone, k=self.k, **self.retrieval.describe())
+    def save_pretrained(
+        self, folder: str | Path, *, half: bool = True, parts: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the adapter as peft's files, a scope that retrieves, and ``config.json``, last.
+
+        Args:
+            folder: made if absent.
+            half: store weights as fp16; ``False`` keeps every bit.
+            parts: parts that lie elsewhere ("adapter", "scope"): their path as seen from
+                ``folder``, which is noted instead of writing them again.
+        """
+        folder, further = Path(folder), {"parts": dict(parts)} if parts else {}
+        for name, part in (("adapter", self.reader), ("scope", self.retrieval)):
+            if name not in (parts or {}):
+                part.save_pretrained(folder / name, half=half)
+        settings = {"k": self.k, **self.retrieval.describe(), **further}
+        write_header(folder, self.name, self.backbone, **settings)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -173,14 +184,14 @@ class LTE(Editor):
             CheckpointError: something is missing or damaged, or the editor is for another backbone.
             BackboneError: its text encoder cannot be loaded.
         """
-        folder = Path(folder)
-        config = read_header(folder, cls.name, backbone, ("k", "retrieval"))
-        reader = FactReader.from_pretrained(folder / "adapter", backbone)
-        retrieval = saved_retrieval(folder, config, backbone)
+        config, at = _saved(folder, backbone)
+        reader = FactReader.from_pretrained(at["adapter"], backbone)
+        retrieval = saved_retrieval(at["scope"], config, backbone)
         try:
             return cls(backbone, reader, retrieval, config["k"])
         except ConfigError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
+            where = Path(folder) / "config.json"
+            raise CheckpointError(f"{where}: {error}", remedy=AGAIN) from error
 
     def made_by(self) -> str:
         """What made the keys."""
@@ -189,6 +200,30 @@ class LTE(Editor):
     def unpack(self, saved: SavedEdits) -> Kept:
         """The saved keys; nothing is encoded again."""
         return Kept(saved.keys(self.store.now.keys.shape[1]))
+
+
+class LTESelf(LTE):
+    """:class:`LTE` with MSCKE-Self's scope (``retrieval: self``), as a method by name; ours."""
+
+    name = "lte-self"
+
+    @classmethod
+    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
+        """See :meth:`LTE.from_hparams`; ``archive`` may be an LTE's folder."""
+        return super().from_hparams(settings.replace(retrieval="self"), backbone)
+
+
+def _saved(folder: str | Path, backbone: Backbone) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The ``config.json`` of a saved editor, LTE or LTE-Self, and where its parts lie.
+
+    Raises:
+        CheckpointError: it is missing or damaged, another method's or for another backbone.
+    """
+    folder = Path(folder)
+    method = read_config(folder / "config.json", ("method",))["method"]
+    name = LTESelf.name if method == LTESelf.name else LTE.name
+    config = read_header(folder, name, backbone, ("k", "retrieval"))
+    return config, part_folders(folder, config, ("adapter", "scope"))
 
 
 def _split(found: Sequence[Sequence[Near]]) -> tuple[list[int], list[int]]:

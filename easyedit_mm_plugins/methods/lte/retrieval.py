@@ -63,7 +63,7 @@ class Retrieval(ABC):
         """What belongs beside a result, and into an editor's ``config.json``."""
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:  # noqa: B027
-        """Write what was trained of it into an editor's folder; by default nothing."""
+        """Write what was trained of it, if anything."""
 
 
 class TextRetrieval(Retrieval):
@@ -142,7 +142,7 @@ class SelfRetrieval(Retrieval):
         return {"retrieval": self.kind, "threshold": self.threshold}
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
-        self.scope.save_pretrained(folder / "scope", half=half)
+        self.scope.save_pretrained(folder, half=half)
 
 
 def retrieval_for(settings: LTESettings, backbone: Backbone) -> Retrieval:
@@ -164,8 +164,8 @@ def retrieval_for(settings: LTESettings, backbone: Backbone) -> Retrieval:
     return SelfRetrieval.from_pretrained(folder, backbone)
 
 
-def saved_retrieval(folder: Path, config: Mapping[str, Any], backbone: Backbone) -> Retrieval:
-    """What the editor in ``folder`` with this ``config.json`` was saved with.
+def saved_retrieval(scope: Path, config: Mapping[str, Any], backbone: Backbone) -> Retrieval:
+    """What an editor with this ``config.json`` was saved with; its scope lies in ``scope``.
 
     Raises:
         CheckpointError: it is malformed, or the scope is missing or damaged.
@@ -173,12 +173,12 @@ def saved_retrieval(folder: Path, config: Mapping[str, Any], backbone: Backbone)
     """
     kind, encoder = config["retrieval"], config.get("text_encoder")
     if kind == "self":
-        scope = SelfScope.from_pretrained(folder / "scope").to(backbone.device)
-        return SelfRetrieval(backbone, scope, _threshold(config, folder))
+        heads = SelfScope.from_pretrained(scope).to(backbone.device)
+        return SelfRetrieval(backbone, heads, _threshold(config, scope.parent))
     if kind == "text" and isinstance(encoder, str):
         return TextRetrieval(text_encoder(encoder, backbone))
     raise CheckpointError(
-        f"{folder / 'config.json'}: retrieval is {kind!r} with text_encoder {encoder!r}",
+        f"an LTE editor's retrieval is {kind!r} with text_encoder {encoder!r}",
         remedy=AGAIN,
     )
 
@@ -186,5 +186,5 @@ def saved_retrieval(folder: Path, config: Mapping[str, Any], backbone: Backbone)
 def _threshold(config: Mapping[str, Any], folder: Path) -> float:
     value = config.get("threshold")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise CheckpointError(f"{folder / 'config.json'}: threshold is {value!r}", remedy=AGAIN)
+        raise CheckpointError(f"threshold of {folder} is {value!r}", remedy=AGAIN)
     return float(value)

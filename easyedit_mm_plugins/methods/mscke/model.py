@@ -179,7 +179,9 @@ class MSCKE(RoutedEditor):
         return Kept(keys)
 
 
-def part_folders(folder: Path, config: dict[str, Any]) -> dict[str, Path]:
+def part_folders(
+    folder: Path, config: dict[str, Any], names: Sequence[str] = PARTS
+) -> dict[str, Path]:
     """Where each part of the editor in ``folder`` lies: below it, or where ``parts`` says.
 
     Raises:
@@ -188,8 +190,8 @@ def part_folders(folder: Path, config: dict[str, Any]) -> dict[str, Path]:
     parts = config.get("parts", {})
     if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
         raise CheckpointError(f"{folder / 'config.json'}: parts is {parts!r}", remedy=AGAIN)
-    found = {part: folder / parts.get(part, part) for part in PARTS}
-    for part in PARTS:
+    found = {part: folder / parts.get(part, part) for part in names}
+    for part in names:
         if part in parts and not found[part].is_dir():
             raise CheckpointError(
                 f"{folder} takes its {part} from {found[part]}, which is not there",

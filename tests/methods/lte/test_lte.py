@@ -276,6 +276,31 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path, by):
     assert given.retrieval.fingerprint() == editor.retrieval.fingerprint()
 
 
+def test_lte_self_is_made_of_an_lte_and_the_scope_of_a_mscke_self(tmp_path):
+    editor = lte()
+    editor.save_pretrained(tmp_path / "lte", half=False)
+    scope = tiny_self(editor.backbone, 0.9)
+    scope.save_pretrained(tmp_path / "self", half=False)
+    entry = METHODS.get("lte-self")
+    settings = LTEHyperParams(
+        model_name="tiny", archive=str(tmp_path / "lte"), scope_of=str(tmp_path / "self")
+    )
+    made = editor_from_settings(entry, settings, editor.backbone)
+    assert made.name == "lte-self" and made.retrieval.kind == "self"
+    assert made.retrieval.threshold == 0.9
+    assert made.retrieval.fingerprint() == scope.scope.fingerprint()
+    parts = {"adapter": "../lte/adapter", "scope": "../self/scope"}
+    made.save_pretrained(tmp_path / "joined", parts=parts)
+    assert [p.name for p in (tmp_path / "joined").iterdir()] == ["config.json"]
+    again = load_editor("lte-self", editor.backbone, tmp_path / "joined")
+    assert again.describe() == made.describe()
+    state = again.reader.state_dict()
+    assert all(torch.equal(state[n], t) for n, t in editor.reader.state_dict().items())
+    (tmp_path / "lte").rename(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_editor("lte-self", editor.backbone, tmp_path / "joined")
+
+
 def test_what_is_wrong_with_its_files_is_said(tmp_path):
     from easyedit_mm_plugins.methods.checkpoint import read_tensors, save_tensors
 
