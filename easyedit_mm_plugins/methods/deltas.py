@@ -25,7 +25,7 @@ from ..core.registry import did_you_mean
 from ..data.images import image_key
 from ..data.records import Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
-from .row_hooks import Delta, Full, LowRank, applied
+from .row_hooks import Delta, Full, LowRank, Neurons, applied
 from .store import Kept
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "DeltaEditor",
     "Full",
     "LowRank",
+    "Neurons",
     "applied",
     "changed_generate",
     "changed_logits",
@@ -68,12 +69,20 @@ def linear_modules(backbone: Backbone, patterns: Sequence[str]) -> dict[str, nn.
 
 
 def combine(deltas: Sequence[Delta]) -> Delta:
-    """The change of several edits that are in force together: their sum."""
+    """The change of several edits that are in force together: their sum, all their neurons."""
     if len(deltas) == 1:
         return deltas[0]
     total: Delta = {}
     for name in dict.fromkeys(name for delta in deltas for name in delta):
         parts = [delta[name] for delta in deltas if name in delta]
+        neurons = [p for p in parts if isinstance(p, Neurons)]
+        if neurons:
+            total[name] = neurons[0]._replace(
+                keys=torch.cat([p.keys for p in neurons]),
+                bias=torch.cat([p.bias for p in neurons]),
+                values=torch.cat([p.values for p in neurons]),
+            )
+            continue
         low = [p for p in parts if isinstance(p, LowRank)]
         full = [p.weight for p in parts if isinstance(p, Full)]
         if low:
@@ -152,7 +161,7 @@ class DeltaEditor(Editor):
     """A method that turns an edit into a change of weights; see the module's docstring.
 
     A subclass implements :meth:`learn`. Several edits that a row sees act as the sum of their
-    changes, each made from the unedited model.
+    changes, each made from the unedited model, unless it says otherwise in :meth:`together`.
     """
 
     isolates_rows: ClassVar[bool] = True
@@ -165,6 +174,10 @@ class DeltaEditor(Editor):
         """See :class:`Editor`: the change of each edit."""
         return Kept(payloads=self.learn(edits))
 
+    def together(self, edits: Sequence[Question], changes: Sequence[Delta]) -> Delta:
+        """What ``edits`` change together, given what each of them changes alone."""
+        return combine(changes)
+
     def deltas_for(self, count: int, visible: Visible = None) -> list[Delta | None]:
         """What each of ``count`` rows is under; ``None`` where it sees no edit."""
         now = self.store.now
@@ -172,7 +185,8 @@ class DeltaEditor(Editor):
         for own in [None] * count if visible is None else visible:
             ids = now.seen_by(own)
             if ids and ids not in now.derived:
-                now.derived[ids] = combine([now.payloads[i] for i in ids])
+                edits, changes = [now.edits[i] for i in ids], [now.payloads[i] for i in ids]
+                now.derived[ids] = self.together(edits, changes)
             out.append(now.derived[ids] if ids else None)
         return out
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,10 +24,18 @@ from ...core.errors import TrainingError
 from ...data.records import INSIDE, Question
 from ..deltas import Delta, applied, changed_rows
 from ..mscke.losses import BatchQuery, Drawn
-from .model import Mend
 
 
-def mend_losses(editor: Mend, drawn: Drawn) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+class Predicts(Protocol):
+    """An editor that makes changes of weights which one can differentiate."""
+
+    backbone: Backbone
+
+    def predicted(self, edits: Sequence[Question]) -> list[Delta]:
+        """The change of each edit."""
+
+
+def mend_losses(editor: Predicts, drawn: Drawn) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
     """By kind of question its loss, and which of its questions come out right.
 
     In scope: mean negative log likelihood per token; right is an answer whose every token is the
@@ -38,7 +46,7 @@ def mend_losses(editor: Mend, drawn: Drawn) -> tuple[dict[str, Tensor], dict[str
         TrainingError: a question has no answer to compare the models on, or an edit's gradient is
             not finite.
     """
-    deltas = editor.changes(editor.gradients(drawn.edits))
+    deltas = editor.predicted(drawn.edits)
     asked = drawn.queries
     check_answers(asked)
     questions = [a.question for a in asked]

@@ -62,8 +62,12 @@ class Mend(DeltaEditor):
         """
         found: list[Delta] = []
         for start in range(0, len(edits), _AT_ONCE):
-            found += self.changes(self.gradients(edits[start : start + _AT_ONCE]))
+            found += self.predicted(edits[start : start + _AT_ONCE])
         return found
+
+    def predicted(self, edits: Sequence[Question]) -> list[Delta]:
+        """As :meth:`learn`, all in one pass and differentiable in the network."""
+        return self.changes(self.gradients(edits))
 
     def gradients(self, edits: Sequence[Question]) -> list[dict[str, Factors]]:
         """See :func:`edit_gradients`."""
