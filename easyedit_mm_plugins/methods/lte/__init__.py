@@ -28,6 +28,7 @@ METHODS.add(
     ours=True,
     editor="easyedit_mm_plugins.methods.lte.model:LTESelf",
     settings="easyedit_mm_plugins.methods.lte.config:LTEHyperParams",
+    training="easyedit_mm_plugins.methods.lte.config:LTETrainingHyperParams",
     hparams="LTE",
     trained=True,
 )
