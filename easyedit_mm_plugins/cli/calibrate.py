@@ -1,4 +1,4 @@
-"""``easyedit-mm calibrate``: a threshold for DualEdit's gate from held-out training edits."""
+"""``easyedit-mm calibrate``: a threshold for any method that has one, from held-back records."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import did_you_mean
 from .options import EDITOR, AllowOutside, Device, DType, Images, OneBackbone, TrainingData
 
-GATES = ("prompt-end", "learned", "released")  # those with a threshold
+GATES = ("prompt-end", "learned", "released", "self")  # of DualEdit, those with a threshold
 
 
 def calibrate(
     backbone: OneBackbone,
+    method: Annotated[
+        str, typer.Option(help="mscke, mscke-self, serac, dualedit, ...: one with a threshold.")
+    ] = "dualedit",
     editor: Annotated[
         Path | None, typer.Option(help=f"{EDITOR}; by default the shipped one.")
     ] = None,
     gate: Annotated[
-        str | None, typer.Option(help="prompt-end, learned or released; by default the editor's.")
+        str | None,
+        typer.Option(help=f"DualEdit's: {', '.join(GATES)}; by default the editor's."),
     ] = None,
     data: TrainingData = "scenes",
     images: Images = None,
@@ -28,14 +32,15 @@ def calibrate(
     held_out: Annotated[
         int, typer.Option(min=2, help="Number of records to calibrate on, the last ones.")
     ] = 300,
-    memory: Annotated[
-        int | None,
-        typer.Option(min=1, help="Edits in force at once; by default 1, for the learned gate 100."),
-    ] = None,
-    max_leak: Annotated[
+    edits: Annotated[
+        int,
+        typer.Option(min=1, help="In force at once; beyond --held-out those of earlier records."),
+    ] = 100,
+    at_most: Annotated[
         float | None,
         typer.Option(
-            help="Share of each kind of locality question that may open the gate; by default 1/200."
+            help="Share of each kind of question out of scope that may be let through; by default "
+            "0.005 for DualEdit, and no bound for others."
         ),
     ] = None,
     out: Annotated[
@@ -44,55 +49,61 @@ def calibrate(
     device: Device = "cpu",
     dtype: DType = None,
 ) -> Any:  # the command line does not show it
-    """Choose DualEdit's gate threshold on records that the training did not use."""
+    """Choose a threshold on records that the training did not use, with many edits in force."""
     from ..backbones import check_backbones, load_backbone
     from ..core.console import CONSOLE
     from ..data import load_records
-    from ..methods import shipped_editor
-    from ..methods.dualedit import DualEdit
-    from ..methods.dualedit.calibration import calibrate as measure
-    from ..methods.factory import editor_folder
+    from ..methods import METHODS, load_editor
+    from ..methods.calibration import check_share
+    from ..methods.factory import editor_folder, shipped_editor
 
-    if max_leak is not None and not 0 <= max_leak <= 1:
-        raise ConfigError(f"max_leak is {max_leak}, but is a share, from 0 to 1")
+    if at_most is not None:
+        check_share(at_most)
+    entry = METHODS.get(method)
     if gate is not None:
         check_gate(gate)
     check_backbones(backbone)
-    folder = editor_folder(editor) if editor else shipped_editor("dualedit", Path(backbone).name)
+    folder = editor_folder(editor) if editor else shipped_editor(entry, Path(backbone).name)
     if folder is None:
         raise CheckpointError(
-            f"no trained DualEdit editor is shipped for {backbone}",
+            f"no trained {entry.title} editor is shipped for {backbone}",
             remedy="give its folder with --editor, or train one: easyedit-mm train",
         )
-    loaded = load_records(data, split="train", images=images, allow_outside=allow_outside)
+    loaded = load_records(
+        data, split="train", images=images, allow_outside=allow_outside, extra=True
+    )
     records = loaded.records[-held_out:]
+    earlier = loaded.records[: -len(records)][-max(1, edits - len(records)) :]
+    more = [record.edit for record in earlier]
+    edits = min(edits, len(records) + len(more))
     base = load_backbone(backbone, device=device, dtype=dtype)
-    trained = DualEdit.from_pretrained(folder, base)
-    kind = gate or trained.config.gate.kind
-    check_gate(kind)
-    subject = trained.with_gate(kind)
-    many = (100 if kind == "learned" else 1) if memory is None else memory
-    others = min(many, len(records)) - 1
-    further = {} if max_leak is None else {"max_leak": max_leak}
-    found = measure(subject, records, others=others, **further)
+    trained: Any = load_editor(entry.name, base, folder)
+    if not hasattr(trained, "calibrate"):
+        raise ConfigError(f"{entry.title} has no threshold", remedy="calibrate another method")
+    if gate is not None and not hasattr(trained, "with_gate"):
+        raise ConfigError(f"{entry.title} has no gate", remedy="leave out --gate")
+    subject = trained.with_gate(gate) if gate else trained
+    before = subject.threshold
+    found = subject.calibrate(records, edits=edits, at_most=at_most, more=more)
+    where = f", gate {subject.config.gate.kind} at layer {subject.gate_layer}" if gate else ""
     CONSOLE.print(
-        f"{base.name}, gate {kind} at layer {subject.config.gate_layer}, {len(records)} held-out "
-        f"records, {min(many, len(records))} edits in memory",
+        f"{entry.title} for {base.name}{where}, {len(records)} held-out records, {found.edits} "
+        f"edits in force",
         markup=False,
     )
-    for label, cosines in found.cosines.items():
-        opened = 100 * sum(c >= found.threshold for c in cosines) / len(cosines)
-        CONSOLE.print(f"  {label:<16} opens the gate {opened:6.2f} %", markup=False)
+    for kind, share in found.fires.items():
+        side = "in scope" if kind in found.inside else "out of scope"
+        CONSOLE.print(f"  {kind:<16} {side:<13} fires {100 * share:6.2f} %", markup=False)
     CONSOLE.print(
-        f"threshold {found.threshold:.3f} (was {subject.threshold:.3f}), balanced accuracy "
+        f"threshold {found.threshold:.3f} (was {before:.3f}), balanced accuracy "
         f"{100 * found.balanced_accuracy:.2f} %, ROC area {found.auc:.5f}",
         markup=False,
     )
     if out is not None:
-        if kind == trained.config.gate.kind:
-            trained.threshold = round(found.threshold, 3)
+        if gate is not None and gate != trained.config.gate.kind:
+            trained.thresholds[gate] = subject.threshold
         else:
-            trained.thresholds[kind] = round(found.threshold, 3)
+            trained.threshold = subject.threshold
         trained.save_pretrained(out, half=False)
         CONSOLE.print(f"editor: {out}", markup=False)
     return found

@@ -108,7 +108,9 @@ def editor_from_settings(
     import torch
 
     archive = getattr(settings, "archive", None)
-    if archive is None and entry.needs_training and untrained != "train":
+    # Both parts of an editor, each from a trained one: it needs no training of its own.
+    made = all(getattr(settings, part, None) for part in ("scope_of", "answers_of"))
+    if archive is None and entry.needs_training and untrained != "train" and not made:
         archive = shipped_editor(entry, backbone, task)
         if archive is None and untrained == "refuse":
             raise _untrained(entry, backbone)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from .key_index import KeyIndex, available
+from .newest import age
 
 Metric = Literal["dot", "distance"]
 _ALIVE = np.iinfo(np.int64).max  # the moment of a removal that has not come
@@ -132,13 +134,13 @@ class Keys:
     def __contains__(self, edit_id: object) -> bool:
         return self._row(edit_id) is not None
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """All ids, in the order they came."""
         ids = self._rows.ids
         return ids[: self._length] if self._whole else [ids[i] for i in self._alive().nonzero()[0]]
 
-    @property
+    @cached_property
     def tensor(self) -> Tensor:
         """All keys ``[N, Z]``, in the order they came; a view where no removed row lies between."""
         keys = self._rows.keys[: self._length]
@@ -154,6 +156,20 @@ class Keys:
         if None in rows:
             raise KeyError(ids[rows.index(None)])
         return self._rows.keys[rows]
+
+    def seen(self, visible: Sequence[Collection[str]] | None = None) -> tuple[list[str], Tensor]:
+        """The ids, oldest first, and the keys ``[n, Z]`` that any of several queries may see."""
+        if visible is None:
+            return self.ids, self.tensor
+        ids = sorted({i for own in visible for i in own if i in self}, key=age)
+        return ids, self.of(ids) if ids else self.tensor[:0]
+
+    def proposed(self, queries: Tensor, k: int) -> tuple[list[str], Tensor]:
+        """As :meth:`seen`, of very many keys only those that are among the ``k`` nearest of one of
+        ``queries [B, Z]``: for who compares by more than the metric."""
+        if len(self) < INDEX_FROM:
+            return self.seen()
+        return self.seen([[near.id for near in own] for own in self.nearest(queries, k=k)])
 
     def nearest(
         self,

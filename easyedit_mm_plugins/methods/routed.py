@@ -14,8 +14,9 @@ import torch
 
 from ..backbones.base import Backbone
 from ..core.errors import ConfigError
-from ..data.records import Question
+from ..data.records import EditRecord, Question
 from .base import Answer, Editor, Forced, Visible, force_with_base
+from .calibration import Calibration, calibrate
 from .newest import Superseded, newest
 from .store import EditStore, InForce
 
@@ -30,6 +31,17 @@ class Hit(NamedTuple):
     score: float
 
 
+def latest(now: InForce, hits: Sequence[Hit], visible: Visible = None) -> list[Hit]:
+    """The hits, each with the newest edit of its meaning that its question may see."""
+    if not now.newer:
+        return list(hits)
+    seen = [None] * len(hits) if visible is None else visible
+    return [
+        hit if hit.id is None else hit._replace(id=newest(now.newer, hit.id, own))
+        for hit, own in zip(hits, seen, strict=True)
+    ]
+
+
 class RoutedEditor(Editor):
     """Answers in scope by ``counterfactual``, everything else by the base model's own path.
 
@@ -39,11 +51,16 @@ class RoutedEditor(Editor):
         threshold: in [0, 1]; a score at or above it is in scope. The paper's is 0.5.
         store: for the edits; by default one without keys.
 
+    Attributes:
+        at_most: the share of each kind of question out of scope that a calibrated threshold lets
+            through.
+
     Raises:
         ConfigError: the threshold is out of range.
     """
 
     isolates_rows: ClassVar[bool] = True
+    at_most: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -160,6 +177,24 @@ class RoutedEditor(Editor):
             _, inside = self._inside(now, self.route(questions, visible=visible), visible)
         return {i: now.edits[edit_id] for i, edit_id in inside.items()}
 
+    def calibrate(
+        self,
+        records: Sequence[EditRecord],
+        *,
+        edits: int = 1,
+        at_most: float | None = None,
+        more: Sequence[Question] = (),
+    ) -> Calibration:
+        """Set the threshold to the one that routes the questions of ``records`` best.
+
+        Args, Raises: see :func:`calibration.calibrate`; ``at_most`` is by default
+            :attr:`at_most`.
+        """
+        at_most = self.at_most if at_most is None else at_most
+        found = calibrate(self, records, edits=edits, at_most=at_most, more=more)
+        self.threshold = found.threshold
+        return found
+
     def superseded(self, newer: Collection[str] | None = None) -> list[Superseded]:
         """The edits in force that a later one answers for, until that is removed.
 
@@ -179,16 +214,11 @@ class RoutedEditor(Editor):
     ) -> tuple[list[Hit], dict[int, str]]:
         """The hits, each with the newest edit of its meaning; and those in scope, by row."""
         outside = set(self.outside(hits))
-        if now.newer:
-            seen = [None] * len(hits) if visible is None else visible
-            hits = [
-                hit if hit.id is None else hit._replace(id=newest(now.newer, hit.id, own))
-                for hit, own in zip(hits, seen, strict=True)
-            ]
+        hits = latest(now, hits, visible)
         inside = {
             i: hit.id for i, hit in enumerate(hits) if hit.id is not None and i not in outside
         }
-        return list(hits), inside
+        return hits, inside
 
     @staticmethod
     def _score(hit: Hit) -> float | None:

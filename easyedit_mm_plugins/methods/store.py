@@ -24,7 +24,7 @@ from torch import Tensor
 from ..core.registry import did_you_mean
 from ..data.records import Question
 from .edit_file import SavedEdits, write_edits
-from .keys import INDEX_FROM, Keys, KeyTable, Metric
+from .keys import Keys, KeyTable, Metric
 from .newest import Newer, Succession, age
 
 Value = TypeVar("Value")
@@ -236,12 +236,7 @@ class EditStore:
         if self._same is None or not new:
             return []
         keys = table.of(new)
-        if len(table) < INDEX_FROM:
-            ids, rows = table.ids, table.tensor
-        else:
-            near = table.nearest(keys, k=_ALIKE)
-            ids = sorted({n.id for own in near for n in own}, key=age)
-            rows = table.of(ids)
+        ids, rows = table.proposed(keys, _ALIKE)
         pairs = [(ids[j], new[i]) for i, j in self._same(keys, rows)]
         return [(older, newer) for older, newer in pairs if age(older) < age(newer)]
 

@@ -113,7 +113,7 @@ def figure4(settings: ExperimentSettings) -> None:
         found = gate_similarities(backbone, records, [layer])[layer]
         facts = {}
         for tokens, s in found.items():
-            threshold, accuracy = best_threshold([s.edited], [s.unrelated], max_leak=1)
+            threshold, accuracy = best_threshold([s.edited], [s.unrelated], at_most=1)
             facts[tokens] = {"edited": s.edited, "unrelated": s.unrelated, "auc": s.auc}
             facts[tokens] |= {"threshold": threshold, "balanced": accuracy}
         return {"layer": layer, "tokens": facts}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import backbone, classifiers, dualedit, lte, mend, mscke, serac, small_models
+from . import backbone, classifiers, dualedit, lte, mend, mscke, mscke_self, serac, small_models
 from .job import Job
 
 
@@ -75,6 +75,16 @@ RECIPES = {
         "MEND behind MSCKE's scope classifier",
         mend.train_mscke_mend,
         needs=("mend", "mscke"),
+    ),
+    "mscke-self": Recipe(
+        "MSCKE-Self: its heads before MSCKE's counterfactual model",
+        mscke_self.train,
+        needs=("mscke",),
+    ),
+    "mscke-mend-self": Recipe(
+        "MSCKE-MEND-Self, of the heads of MSCKE-Self and the MEND of MSCKE-MEND",
+        mscke_self.join,
+        needs=("mscke-self", "mscke-mend"),
     ),
     "mscke-lora": Recipe(
         "a LoRA adapter behind MSCKE's scope classifier", mscke.train_lora, needs=("mscke",)

@@ -18,6 +18,7 @@ from ..settings import (
     HParams,
     ModelHParams,
     Number,
+    Text,
     TrainingHParams,
     Weight,
     Whole,
@@ -51,17 +52,22 @@ class AdapterConfig(Checked):
 class GateConfig(Checked):
     """The gate of eq. 4."""
 
-    kind: Literal["prompt-end", "released", "off", "learned"] = "prompt-end"
+    kind: Literal["prompt-end", "released", "off", "learned", "self"] = "prompt-end"
     """Which token decides. ``"prompt-end"``: the last one of the prompt, on both sides, so that the
     answer cannot. ``"released"``: the last one of the sequence, an answer token where there is one.
     ``"off"``: the nearest edit always applies (paper table 1). ``"learned"``, not in the paper: the
     prompt's last token and the mean image token under a learned projection, for many edits at
-    once."""
+    once. ``"self"``, not in the paper either: the scope of MSCKE-Self, for editing alone; an edited
+    pass then begins anew where the base model's has found an edit."""
     layer: Whole | None = None
     """Where it is read; null: at the first edited layer. It may lie before, not after."""
     threshold: Cosine | None = None
     """tau; a cosine at or above it opens the gate. Null: the paper's value, 0.8 on BLIP-2, 0.6 on
-    LLaVA (appendix D) and on other backbones; calibrated in training."""
+    LLaVA (appendix D) and on other backbones; calibrated in training. Of ``self`` it is s, and null
+    is what MSCKE-Self was calibrated to."""
+    scope_of: Text | None = None
+    """Of ``self``: the folder of the trained MSCKE-Self, or variant of it, whose heads decide;
+    null: the one that is shipped for the base model."""
 
 
 def _paper_adapters() -> list[AdapterConfig]:
@@ -87,6 +93,11 @@ class DualEditConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gate.kind == "self" and self.gate.layer is not None:
+            raise ConfigError(
+                "gate.layer is not for gate self, whose heads read a layer of their own",
+                remedy="set it to null",
+            )
         if self.gate_layer > self.first_layer:
             raise ConfigError(
                 f"gate layer {self.gate_layer} comes after the first edited layer "

@@ -16,20 +16,26 @@ from ...backbones.base import Backbone
 from ...backbones.partial import capture, only_below
 from ...backbones.splice import Batch, answer_logits, hidden_states
 from ...core.errors import CheckpointError, ConfigError
-from ...data import Question
+from ...data import EditRecord, Question
 from ..base import Answer, Editor, Forced, Visible
 from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
 from ..edit_file import SavedEdits
-from ..routed import Hit
+from ..mscke_self.calibration import SelfCalibration
+from ..mscke_self.parts import load_scope, trained_scope
+from ..mscke_self.reading import decided, keys_of, read_keys, until
+from ..mscke_self.scope import SelfScope
+from ..routed import Hit, latest
 from ..settings import Number, build, checked
 from ..store import EditStore, InForce, Kept
 from .adapters import Adapters, new_adapter
+from .calibration import MAX_LEAK, Calibration, calibrate
 from .config import DualEditConfig, DualEditHyperParams, check_threshold
 from .edited_pass import Chosen, EditedPass
 from .gate import KEY, LearnedGate, gate_input, new_gate, paper_threshold
 from .memory import Memory, Sample, Values, gather, nearest, unit
 
 _AT_ONCE = 32  # edit samples per forward pass
+_HEADS = "scope"  # their folder
 _NOTHING = Chosen(torch.empty(0, dtype=torch.long), [])  # every gate is shut
 Result = TypeVar("Result")
 
@@ -48,24 +54,38 @@ class DualEdit(Editor):
     Args:
         backbone: the base model; its weights are never changed.
         config: adapters and gate; by default the paper's.
+        scope: the heads of gate ``self``; by default those of ``gate.scope_of``.
 
     Raises:
+        CheckpointError: the heads of gate ``self`` cannot be had.
         ConfigError: a layer that the backbone lacks, or another setting that cannot be used.
     """
 
     name = "dualedit"
     isolates_rows: ClassVar[bool] = True
 
-    def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: DualEditConfig | None = None,
+        scope: SelfScope | None = None,
+    ) -> None:
         self.config = config or DualEditConfig()
-        learned = self.config.gate.kind == "learned"
-        store = EditStore(KEY if learned else backbone.hidden_size, backbone.device)
+        gate, calibrated = self.config.gate, 0.5
+        learned = gate.kind == "learned"
+        if gate.kind == "self" and scope is None:
+            scope, calibrated = trained_scope(gate.scope_of, backbone)
+        self.scope = scope if gate.kind == "self" else None
+        if self.scope is not None:
+            store = EditStore(self.scope.stored, backbone.device, self.scope.same)
+        else:
+            store = EditStore(KEY if learned else backbone.hidden_size, backbone.device)
         super().__init__(backbone, store)
         self.config.check_layers(len(backbone.layers), backbone.name)
         made = [new_adapter(a, backbone.hidden_size) for a in self.config.adapters]
         self.adapters = Adapters(made).to(backbone.device).eval()
-        given = self.config.gate.threshold
-        self.threshold = paper_threshold(backbone) if given is None else given
+        usual = paper_threshold(backbone) if self.scope is None else calibrated
+        self.threshold = usual if gate.threshold is None else gate.threshold
         self.thresholds: dict[str, float] = {}  # calibrated ones of other gates, by kind
         self.gate: LearnedGate | None = new_gate(backbone) if learned else None
         self.memory = Memory(backbone.model)
@@ -80,25 +100,38 @@ class DualEdit(Editor):
     def threshold(self, value: float) -> None:
         self._threshold = check_threshold(value)
 
-    def with_gate(self, kind: str, threshold: float | None = None) -> Self:
+    @property
+    def gate_layer(self) -> int:
+        """Where the gate is read."""
+        return self.config.gate_layer if self.scope is None else self.scope.layer
+
+    def with_gate(
+        self, kind: str, threshold: float | None = None, scope_of: str | None = None
+    ) -> Self:
         """The same trained editor behind another gate, with no edits in force; weights are shared.
 
         Args:
             kind: see :class:`GateConfig`.
             threshold: by default the calibrated one of that gate, or the paper's.
+            scope_of: of gate ``self``, see there.
 
         Raises:
             ConfigError: a learned gate is asked for and there is none.
+            CheckpointError: the heads of gate ``self`` cannot be had.
         """
         if threshold is None:
             threshold = {**self.thresholds, self.config.gate.kind: self.threshold}.get(kind)
         # GateConfig checks the kind.
-        gate = replace(self.config.gate, kind=kind, threshold=threshold)  # type: ignore[arg-type]
+        further = {"layer": None} if kind == "self" else {}
+        gate = replace(
+            self.config.gate, kind=kind, threshold=threshold, scope_of=scope_of, **further
+        )  # type: ignore[arg-type]
         if kind == "learned" and self.gate is None:
             raise ConfigError(
                 "this editor has no learned gate", remedy="train one, or use gate prompt-end"
             )
-        other = type(self)(self.backbone, replace(self.config, gate=gate))
+        scope = self.scope if scope_of is None else None
+        other = type(self)(self.backbone, replace(self.config, gate=gate), scope)
         other.adapters, other.gate = self.adapters, self.gate
         other.thresholds = {**self.thresholds, self.config.gate.kind: self.threshold}
         return other
@@ -114,15 +147,15 @@ class DualEdit(Editor):
         """
         keys, samples = [], []
         for start in range(0, len(edits), _AT_ONCE):
-            read, values = self._run(edits[start : start + _AT_ONCE])
-            keys.append(self.key_of(read))
+            found, values = self._run(edits[start : start + _AT_ONCE])
+            keys.append(found)
             for own in values:
                 samples.append(Sample())
                 self.memory.kept.put(samples[-1], own)
-        return Kept(unit(torch.cat(keys)), samples)
+        return Kept(torch.cat(keys), samples)
 
     def _run(self, edits: Sequence[Question]) -> tuple[Tensor, list[Values]]:
-        """What the gate reads of each edit sample, and its keys and values for the adapters."""
+        """Each edit sample's key for the gate, and its keys and values for the adapters."""
         batch, values = self.backbone.batch(edits, with_answers=True), list[Values]()
         found, dtype = self._states(batch), self.backbone.dtype
         for row, real in enumerate(batch.attention_mask.bool()):
@@ -130,7 +163,10 @@ class DualEdit(Editor):
             end = int(real[: batch.prompt_end[row] + 1].sum()) - 1
             pairs = [a.memory(state, end) for a, state in zip(self.adapters, states, strict=True)]
             values.append([(keys.to(dtype), own.to(dtype)) for keys, own in pairs])
-        return gate_input(self.config.gate.kind, found[self.config.gate_layer], batch), values
+        read = found[self.gate_layer]
+        if self.scope is not None:
+            return keys_of(self.scope, read, batch), values
+        return unit(self.key_of(gate_input(self.config.gate.kind, read, batch))), values
 
     def remove(self, ids: Collection[str]) -> None:
         """See :class:`Editor`."""
@@ -197,11 +233,16 @@ class DualEdit(Editor):
         now = self.store.now
         if not questions or not now.edits:
             return [Hit(None, 0.0)] * len(questions)
-        return nearest(now, self.gate_keys(questions), visible)
+        keys = self.gate_keys(questions)
+        if self.scope is not None:
+            return self.scope.lookup(now, keys, self.threshold, visible)
+        return nearest(now, keys, visible)
 
     @torch.no_grad()
     def gate_keys(self, questions: Sequence[Question], *, with_answers: bool = False) -> Tensor:
         """The gate's key ``[B, K]`` of each question, from the base model."""
+        if self.scope is not None:
+            return read_keys(self.backbone, self.scope, questions)
         return self.key_of(self.gate_inputs(questions, with_answers=with_answers))
 
     @torch.no_grad()
@@ -254,13 +295,44 @@ class DualEdit(Editor):
         Where a hit edit's values are not kept, it begins again with them.
         """
         held: dict[Sample, Values] = {}
-        with self.store.held():
+        with self.store.held() as now:
             while True:
                 try:
+                    if self.scope is not None and now.edits:
+                        return self._decided(self.scope, now, batch, visible, held, run)
                     with self._edited(batch, visible, held) as hits:
                         return hits, run()
                 except _NotKeptError as error:
                     self._make_again(error.lacking, held)
+
+    def _decided(
+        self,
+        scope: SelfScope,
+        now: InForce,
+        batch: Batch,
+        visible: Visible,
+        held: dict[Sample, Values],
+        run: Callable[[], Result],
+    ) -> tuple[list[Hit], Result]:
+        """As :meth:`_through`, by heads that may read a layer above the adapters': where they find
+        an edit, the base model's pass ends there, and an edited one begins."""
+        hits: list[Hit] = []
+        chosen = _NOTHING
+
+        def decide(hidden: Tensor) -> bool:
+            nonlocal chosen
+            found = decided(scope, hidden, batch, now, self.threshold, visible)
+            hits[:] = latest(now, found, visible)
+            chosen = self._chosen(now, hits, hidden.device, held)
+            return not len(chosen.rows)
+
+        said = until(self.decoder, scope.layer, decide, run)
+        if said is not None:
+            return hits, said
+        edited = EditedPass(self.decoder, self.config, self.adapters, batch, lambda _: chosen)
+        edited.chosen = chosen
+        with edited.running():
+            return hits, run()
 
     def _make_again(self, lacking: dict[Sample, Question], held: dict[Sample, Values]) -> None:
         samples = list(lacking)
@@ -287,6 +359,33 @@ class DualEdit(Editor):
         memory = gather([held[now.payloads[i]] for i in ids.values()])
         return Chosen(torch.tensor(list(ids), dtype=torch.long, device=device), memory)
 
+    def calibrate(
+        self,
+        records: Sequence[EditRecord],
+        *,
+        edits: int = 1,
+        at_most: float | None = None,
+        more: Sequence[Question] = (),
+    ) -> Calibration:
+        """Set the gate's threshold from held-back records; see :func:`calibration.calibrate`.
+
+        Args:
+            edits: so many are in the memory at once, of ``records`` and then of ``more``.
+            at_most: the share of each kind of question that may pass and must not; by default
+                0.005.
+
+        Raises:
+            ConfigError: the gate has no threshold. DataError: see there.
+        """
+        if self.config.gate.kind == "off":
+            raise ConfigError("gate off has no threshold", remedy="calibrate another gate")
+        leak = MAX_LEAK if at_most is None else at_most
+        found = calibrate(self, records, others=edits - 1, max_leak=leak, more=more)
+        self.threshold = found.threshold
+        if self.scope is not None and isinstance(found, SelfCalibration):
+            found.apply(self.scope)
+        return found
+
     def is_open(self, hit: Hit) -> bool:
         """Whether the gate lets this edit through."""
         always = self.config.gate.kind == "off"
@@ -298,7 +397,7 @@ class DualEdit(Editor):
     def _states(self, batch: Batch, layers: Sequence[int] | None = None) -> dict[int, Tensor]:
         """Outputs ``[B, T, D]`` of ``layers`` (all that the config names) in the base model."""
         if layers is None:
-            layers = [self.config.gate_layer, *(a.layer for a in self.config.adapters)]
+            layers = [self.gate_layer, *(a.layer for a in self.config.adapters)]
         with capture(self.decoder, layers) as found:
             hidden_states(self.backbone.language_model, batch)
         return found
@@ -307,7 +406,7 @@ class DualEdit(Editor):
         """Gate, threshold and adapters: what belongs beside a result."""
         return {
             "gate": self.config.gate.kind,
-            "gate_layer": self.config.gate_layer,
+            "gate_layer": self.gate_layer,
             "threshold": self.threshold,
             "adapters": [f"{a.tokens}@{a.layer} ({a.form})" for a in self.config.adapters],
             "text_tokens": self.config.text_tokens,
@@ -323,10 +422,13 @@ class DualEdit(Editor):
             parts.append(self.gate)
         for tensor in [t for part in parts for t in part.state_dict().values()]:
             sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        if self.scope is not None:
+            sha.update(self.scope.fingerprint().encode())
         return sha.hexdigest()[:16]
 
     def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write ``adapters/``, ``gate/`` if one was learned, and ``config.json``, last.
+        """Write ``adapters/``, ``gate/`` if one was learned, ``scope/`` with the heads of gate
+        ``self``, and ``config.json``, last.
 
         Args:
             folder: made if absent.
@@ -337,8 +439,10 @@ class DualEdit(Editor):
             module = getattr(self, part)
             if module is not None:
                 save_tensors(folder / part / "model.safetensors", module.state_dict(), half=half)
+        if self.scope is not None:
+            self.scope.save_pretrained(folder / _HEADS, half=half)
         config = asdict(self.config)
-        config["gate"]["threshold"] = self.threshold
+        config["gate"] |= {"threshold": self.threshold, "scope_of": None}
         write_header(folder, self.name, self.backbone, config=config, thresholds=self.thresholds)
 
     @classmethod
@@ -360,7 +464,8 @@ class DualEdit(Editor):
             config = build(DualEditConfig, saved["config"], "config")
             if fresh_gate:
                 config = replace(config, gate=replace(config.gate, kind="learned"))
-            editor = cls(backbone, config)
+            heads = folder / _HEADS if config.gate.kind == "self" else None
+            editor = cls(backbone, config, heads and load_scope(heads, backbone))
             editor.thresholds = checked(
                 dict[str, Number], saved.get("thresholds", {}), "thresholds"
             )
@@ -386,9 +491,14 @@ class DualEdit(Editor):
         if settings.archive is None:
             return cls(backbone, settings.config)
         editor = cls.from_pretrained(settings.archive, backbone)
-        kind, threshold = settings.gate.kind, settings.gate.threshold
-        if isinstance(settings, DualEditHyperParams) and kind != editor.config.gate.kind:
-            return editor.with_gate(kind, threshold)
+        kind, threshold, heads = (
+            settings.gate.kind,
+            settings.gate.threshold,
+            settings.gate.scope_of,
+        )
+        other = kind != editor.config.gate.kind or heads is not None
+        if isinstance(settings, DualEditHyperParams) and other:
+            return editor.with_gate(kind, threshold, heads)
         if threshold is not None:
             editor.threshold = threshold
         return editor

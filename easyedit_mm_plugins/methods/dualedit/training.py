@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import ConfigError
 from ...data import EditRecord, Question
 from ..training import Trainer
 from .calibration import calibrate
@@ -60,6 +61,11 @@ class DualEditTrainer(Trainer):
         hparams: DualEditTrainingHyperParams,
         out_dir: str | Path | None = None,
     ) -> None:
+        if editor.config.gate.kind == "self":
+            raise ConfigError(
+                "gate self is for editing with adapters that are trained",
+                remedy="train behind gate learned or off; settings for editing may name gate self",
+            )
         modules: dict[str, nn.Module] = {"adapters": editor.adapters}
         if editor.gate is not None:
             modules["gate"] = editor.gate

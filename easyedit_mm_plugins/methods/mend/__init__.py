@@ -3,7 +3,7 @@
 ``config.py`` settings; ``gradients.py`` an edit's gradient, token by token; ``transform.py`` the
 network (MEND section 3); ``model.py`` the editor; ``losses.py``, ``training.py`` learning it;
 ``easyedit.py`` the baseline row, with EasyEdit's own network; ``mscke.py`` MSCKE-MEND, the scope
-classifier of MSCKE in front of it.
+classifier of MSCKE in front of it; ``mscke_self.py`` MSCKE-MEND-Self, that of MSCKE-Self.
 """
 
 from typing import TYPE_CHECKING
@@ -34,6 +34,17 @@ METHODS.add(
     training="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainingHyperParams",
     trainer="easyedit_mm_plugins.methods.mend.mscke:MSCKEMENDTrainer",
 )
+METHODS.add(
+    name="mscke-mend-self",
+    title="MSCKE-MEND-Self",
+    order=51,
+    ours=True,
+    easyedit="MSCKE-MEND-SELF",
+    editor="easyedit_mm_plugins.methods.mend.mscke_self:MSCKEMENDSelf",
+    settings="easyedit_mm_plugins.methods.mend.mscke_self:MSCKEMENDSelfHyperParams",
+    training="easyedit_mm_plugins.methods.mend.mscke_self:MSCKEMENDSelfTrainingHyperParams",
+    trainer="easyedit_mm_plugins.methods.mend.mscke_self:MSCKEMENDSelfTrainer",
+)
 COUNTERFACTUALS.register("mend", "easyedit_mm_plugins.methods.mend.mscke:MendCounterfactual")
 
 if TYPE_CHECKING:
@@ -46,6 +57,12 @@ if TYPE_CHECKING:
         MSCKEMENDTrainer,
         MSCKEMENDTrainingHyperParams,
     )
+    from .mscke_self import (
+        MSCKEMENDSelf,
+        MSCKEMENDSelfHyperParams,
+        MSCKEMENDSelfTrainer,
+        MSCKEMENDSelfTrainingHyperParams,
+    )
     from .training import MendTrainer
     from .transform import GradientTransform, MendNetwork
 
@@ -53,6 +70,10 @@ __all__ = [
     "MSCKEMEND",
     "GradientTransform",
     "MSCKEMENDHyperParams",
+    "MSCKEMENDSelf",
+    "MSCKEMENDSelfHyperParams",
+    "MSCKEMENDSelfTrainer",
+    "MSCKEMENDSelfTrainingHyperParams",
     "MSCKEMENDTrainer",
     "MSCKEMENDTrainingHyperParams",
     "Mend",
@@ -70,6 +91,8 @@ __getattr__, __dir__ = lazy_exports(
         ".model": "Mend",
         ".mscke": "MSCKEMEND MendCounterfactual MSCKEMENDHyperParams MSCKEMENDTrainer "
         "MSCKEMENDTrainingHyperParams",
+        ".mscke_self": "MSCKEMENDSelf MSCKEMENDSelfHyperParams MSCKEMENDSelfTrainer "
+        "MSCKEMENDSelfTrainingHyperParams",
         ".training": "MendTrainer",
         ".transform": "GradientTransform MendNetwork",
     },

@@ -33,6 +33,9 @@ class MSCKESelfSettings(MSCKESettings):
     """Of the scope head: what reaches it is in scope; null: as calibrated, 0.5 before."""
     scope: SelfScopeConfig = field(default_factory=SelfScopeConfig)  # type: ignore[assignment]
     """The scope, read from the edited model itself."""
+    scope_of: Text | None = None
+    """Folder of the trained MSCKE-Self, or variant of it, whose heads this one begins with; null:
+    new ones after ``scope``. With ``answers_of`` beside it there is nothing left to train."""
     answers_of: Text | None = None
     """Folder of the trained MSCKE whose counterfactual model answers; null: of the shipped one for
     the base model, or, where none is, a new one after ``counterfactual``."""

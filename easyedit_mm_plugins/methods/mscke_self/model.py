@@ -8,7 +8,7 @@ scope the counterfactual model answers. Ours, in no paper.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,17 +16,18 @@ from torch import Tensor
 
 from ...backbones.base import Backbone
 from ...backbones.splice import Batch, answer_logits
-from ...data import Question
+from ...data import EditRecord, Question
 from ..base import Forced, Visible, force_with_base
-from ..checkpoint import read_config, read_header
-from ..factory import editor_folder, shipped_editor
+from ..factory import shipped_editor
 from ..mscke.config import CounterfactualConfig
-from ..mscke.counterfactual import COUNTERFACTUALS, Counterfactual, new_counterfactual
-from ..mscke.model import MSCKE, part_folders
+from ..mscke.counterfactual import Counterfactual, new_counterfactual
+from ..mscke.model import MSCKE
 from ..routed import Hit, RoutedEditor
 from ..store import EditStore, InForce, Kept
+from .calibration import SelfCalibration, of_records
 from .config import SelfScopeConfig
-from .reading import keys_of, new_scope, read_keys, until
+from .parts import trained_counterfactual, trained_scope
+from .reading import decided, new_scope, read_keys, until
 from .scope import SelfScope
 
 
@@ -63,12 +64,12 @@ class MSCKESelf(MSCKE):
     def from_config(  # type: ignore[override]
         cls,
         backbone: Backbone,
-        scope: SelfScopeConfig,
+        scope: SelfScopeConfig | SelfScope,
         counterfactual: CounterfactualConfig | Counterfactual,
         threshold: float | None = None,
         device: str | torch.device | None = None,
     ) -> Self:
-        """An untrained editor; ``counterfactual`` may be a model that is ready."""
+        """An untrained editor; either part may be one that is ready."""
         model: Any = counterfactual
         if isinstance(counterfactual, CounterfactualConfig):
             model = new_counterfactual(backbone, counterfactual)
@@ -76,7 +77,8 @@ class MSCKESelf(MSCKE):
         if isinstance(model, torch.nn.Module):
             model.to(place)
         threshold = 0.5 if threshold is None else threshold
-        return cls(backbone, new_scope(scope, backbone).to(place), model, threshold)
+        heads = scope if isinstance(scope, SelfScope) else new_scope(scope, backbone)
+        return cls(backbone, heads.to(place), model, threshold)
 
     @classmethod
     def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
@@ -96,7 +98,11 @@ class MSCKESelf(MSCKE):
             trained = shipped_editor(cls.answers_of, backbone)
         if trained is not None:
             answers = trained_counterfactual(trained, backbone)
-        return cls.from_config(backbone, settings.scope, answers, settings.threshold)
+        if settings.scope_of is None:
+            return cls.from_config(backbone, settings.scope, answers, settings.threshold)
+        scope, threshold = trained_scope(settings.scope_of, backbone)
+        threshold = threshold if settings.threshold is None else settings.threshold
+        return cls.from_config(backbone, scope, answers, threshold)
 
     # Edits and queries ------------------------------------------------------------------------
 
@@ -166,12 +172,33 @@ class MSCKESelf(MSCKE):
         hits: list[Hit] = []
 
         def decide(hidden: Tensor) -> bool:
-            keys = keys_of(self.scope, hidden, batch)
-            hits.extend(self.scope.lookup(now, keys, self.threshold, visible))
+            hits.extend(decided(self.scope, hidden, batch, now, self.threshold, visible))
             return 2 * len(self.outside(hits)) >= len(hits)
 
         said = until(self.backbone.decoder, self.scope.layer, decide, run)
         return hits, said
+
+    # Thresholds -------------------------------------------------------------------------------
+
+    def calibrate(
+        self,
+        records: Sequence[EditRecord],
+        *,
+        edits: int = 1,
+        at_most: float | None = None,
+        more: Sequence[Question] = (),
+    ) -> SelfCalibration:
+        """As :meth:`RoutedEditor.calibrate`: the scope's threshold and the picture's."""
+        keys = partial(read_keys, self.backbone, self.scope)
+        at_most = self.at_most if at_most is None else at_most
+        found = of_records(self.scope, records, keys, edits=edits, at_most=at_most, more=more)
+        self.take(found)
+        return found
+
+    def take(self, found: SelfCalibration) -> None:
+        """Set all thresholds to those of a calibration."""
+        self.threshold = found.threshold
+        found.apply(self.scope)
 
     def describe(self) -> dict[str, Any]:
         """Thresholds, what the heads read, and the counterfactual model."""
@@ -182,19 +209,3 @@ class MSCKESelf(MSCKE):
             "binding": self.scope.config.binding,
             "counterfactual": self.counterfactual.describe(),
         }
-
-
-def trained_counterfactual(folder: str | Path, backbone: Backbone) -> Counterfactual:
-    """The counterfactual model of the trained editor in ``folder``, MSCKE or a variant of it.
-
-    Raises:
-        CheckpointError: it is missing, damaged or for another backbone.
-    """
-    place = editor_folder(folder)
-    method = read_config(place / "config.json", ("method",))["method"]
-    config = read_header(place, method, backbone, ("counterfactual",))
-    kind = COUNTERFACTUALS.get(config["counterfactual"])
-    model: Any = kind.from_pretrained(part_folders(place, config)["counterfactual"], backbone)
-    if isinstance(model, torch.nn.Module):
-        model.to(backbone.device)
-    return model

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,9 @@ from ...backbones.partial import hidden_of
 from ...backbones.splice import Batch, hidden_states
 from ...core.errors import ConfigError
 from ...data import Question
+from ..base import Visible
+from ..routed import Hit
+from ..store import InForce
 from .config import SelfScopeConfig
 from .scope import SelfScope, pooled
 
@@ -71,21 +75,49 @@ def last_states(hidden: Tensor, batch: Batch) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), batch.prompt_end]
 
 
-def picture_places(batch: Batch, places: int) -> tuple[list[int], Tensor]:
-    """The rows that have a picture, and their image features ``[., P, D]``."""
-    rows = [i for i, some in enumerate(batch.image_mask.any(1).tolist()) if some]
-    spans = {batch.image_spans[i] for i in rows}
-    embeds = batch.inputs_embeds
-    if len(spans) == 1 and (span := spans.pop()) is not None:
+def picture_places(
+    batch: Batch, places: int, some: Sequence[int] | None = None
+) -> tuple[list[int], Tensor]:
+    """Which of the rows (of ``some`` rows) have a picture, and their image features ``[., P, D]``.
+
+    Rows are counted among ``some``.
+    """
+    embeds, spans = batch.inputs_embeds, batch.image_spans
+    some = range(len(embeds)) if some is None else some
+    rows = [
+        i for i, row in enumerate(some) if spans[row] is not None or batch.image_mask[row].any()
+    ]
+    found = {spans[some[i]] for i in rows}
+    if len(found) == 1 and (span := found.pop()) is not None:  # all in one place: a view
         tokens = embeds[:, span[0] : span[1]]
-        return rows, pooled(tokens if len(rows) == len(embeds) else tokens[rows], places)
-    found = [pooled(embeds[i][batch.image_mask[i]], places) for i in rows]
-    return rows, torch.stack(found) if found else embeds.new_empty(0, places, embeds.shape[-1])
+        return rows, pooled(
+            tokens if len(rows) == len(embeds) else tokens[[some[i] for i in rows]], places
+        )
+    parts = [pooled(embeds[some[i]][batch.image_mask[some[i]]], places) for i in rows]
+    return rows, torch.stack(parts) if parts else embeds.new_empty(0, places, embeds.shape[-1])
+
+
+def pictures_of(scope: SelfScope, batch: Batch, some: Sequence[int]) -> Tensor:
+    """The picture keys ``[b, K]`` of the questions in b rows of a batch."""
+    return scope.pictures(len(some), *picture_places(batch, scope.places, some))
 
 
 def keys_of(scope: SelfScope, hidden: Tensor, batch: Batch) -> Tensor:
     """The keys ``[B, Z]`` of a batch's questions, from the outputs of the scope's layer."""
     return scope.keys(last_states(hidden, batch), *picture_places(batch, scope.places))
+
+
+def decided(
+    scope: SelfScope,
+    hidden: Tensor,
+    batch: Batch,
+    now: InForce,
+    threshold: float,
+    visible: Visible = None,
+) -> list[Hit]:
+    """:meth:`SelfScope.decide` of a batch's questions, from the outputs of the scope's layer."""
+    asked = scope.scope_keys(last_states(hidden, batch))
+    return scope.decide(now, asked, partial(pictures_of, scope, batch), threshold, visible)
 
 
 @torch.no_grad()

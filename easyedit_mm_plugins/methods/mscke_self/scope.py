@@ -7,7 +7,8 @@ so that a look-up is a product with keys that are never normalised again::
     u = norm(S(h)),  p = norm(P(v)),  s(q, e) = sigmoid(a u_q . u_e + b),  m(q, e) = p_q . p_e
 
 A question is in scope of an edit whose picture agrees (m at least the picture threshold) and whose
-s is at least the scope threshold; of several the one with the largest s m. Ours, in no paper.
+s is at least the scope threshold; of several the one with the largest s m. The picture is looked at
+only where some s reaches the threshold. Ours, in no paper.
 
 Shapes: B questions, N edits, D hidden size of the base model, P places of a picture, V image
 tokens, Z = U + K width of a key, U of its part for the scope, K of that for the picture.
@@ -15,11 +16,11 @@ tokens, Z = U + K width of a key, U of its part for the scope, K of that for the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
-from math import isqrt
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from ...core.errors import CheckpointError, ConfigError
 from ...core.files import digest, write_json
 from ..checkpoint import AGAIN, load_tensors, read_config, save_tensors
 from ..keys import INDEX_FROM
-from ..newest import age
 from ..routed import Hit
 from ..settings import build
 from ..store import InForce
@@ -68,12 +68,19 @@ class SelfScope(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(10.0).log())  # of the picture key's loss
         # In force, as calibrated: (picture, same); the scope threshold is the editor's.
         self.picture_threshold, self.same_threshold = config.picture_threshold, 0.99
+        self._known: tuple[Any, tuple[float, float]] = (None, (0.0, 0.0))
 
     # Keys -------------------------------------------------------------------------------------
 
     def scope_keys(self, states: Tensor) -> Tensor:
         """u: ``[B, D]`` -> unit vectors ``[B, U]``."""
-        return F.normalize(self.asked(states.float()), dim=-1)
+        # Functions, not modules: with one row calls cost more than what they compute.
+        norm, inner, _, outer = self.asked
+        normal = F.layer_norm(states.float(), (self.hidden,), norm.weight, norm.bias)
+        found = F.linear(
+            F.gelu(F.linear(normal, inner.weight, inner.bias)), outer.weight, outer.bias
+        )
+        return found / found.norm(dim=-1, keepdim=True)
 
     def picture_keys(self, places: Tensor) -> Tensor:
         """p: ``[B, P, D]`` -> unit vectors ``[B, K]``, all orthogonal to that of no picture."""
@@ -86,22 +93,24 @@ class SelfScope(nn.Module):
         found[:, -1] = 1
         return found
 
-    def keys(self, states: Tensor, pictured: Sequence[int], places: Tensor) -> Tensor:
-        """Whole keys ``[B, Z]`` of states ``[B, D]`` and of the pictures of the rows ``pictured``.
+    def pictures(self, rows: int, pictured: Sequence[int], places: Tensor) -> Tensor:
+        """Picture keys ``[rows, K]``, where the rows ``pictured`` have pictures ``places``.
 
-        With ``binding: thing`` the part for the picture says only whether there is one.
+        With ``binding: thing`` they say only whether there is one.
         """
-        rows = len(states)
-        if self.config.binding == "thing":
-            pictures = self.no_picture(rows)
-            pictures[list(pictured), -1] = 0
-        elif len(pictured) == rows:
-            pictures = self.picture_keys(places)
-        else:
-            pictures = self.no_picture(rows)
-            if pictured:
-                pictures[list(pictured)] = self.picture_keys(places)
-        return torch.cat([self.scope_keys(states), pictures], dim=-1)
+        if self.config.binding == "picture" and len(pictured) == rows:
+            return self.picture_keys(places)
+        found = self.no_picture(rows)
+        if pictured:
+            whose = self.config.binding == "picture"
+            found[list(pictured)] = self.picture_keys(places) if whose else 0.0
+        return found
+
+    def keys(self, states: Tensor, pictured: Sequence[int], places: Tensor) -> Tensor:
+        """Whole keys ``[B, Z]`` of states ``[B, D]``; the other arguments as :meth:`pictures`."""
+        return torch.cat(
+            [self.scope_keys(states), self.pictures(len(states), pictured, places)], dim=-1
+        )
 
     def kept(self, keys: Tensor) -> Tensor:
         """Keys as they are kept and compared: as they are made."""
@@ -117,16 +126,18 @@ class SelfScope(nn.Module):
         """a cos + b."""
         return self.log_scale.exp() * cosine + self.bias
 
-    def agreement(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """m ``[B, N]`` of whole keys; under ``thing`` it is 1 where both or none has a picture."""
+    def agreement(self, pictures: Tensor, others: Tensor) -> Tensor:
+        """m ``[B, N]`` of picture keys; under ``thing`` 1 where both or none has a picture."""
         if self.config.binding == "picture":
-            return queries[:, U:] @ keys[:, U:].T
-        return 1 - (queries[:, -1:] - keys[:, -1]).abs()
+            return pictures @ others.T
+        return 1 - (pictures[:, -1:] - others[:, -1]).abs()
 
     def agrees(self, agreement: Tensor) -> Tensor:
         """Whether pictures are the same."""
         least = self.picture_threshold if self.config.binding == "picture" else 0.5
         return agreement >= least
+
+    # Look-ups ---------------------------------------------------------------------------------
 
     def lookup(
         self,
@@ -135,56 +146,78 @@ class SelfScope(nn.Module):
         threshold: float,
         visible: Sequence[Collection[str]] | None = None,
     ) -> list[Hit]:
-        """For each of ``queries [B, Z]`` the edit that it is in scope of, else the nearest one.
+        """:meth:`decide` with whole keys ``[B, Z]``."""
+        pictures = queries[:, U:]
+        return self.decide(
+            now, queries[:, :U], lambda rows: pictures[list(rows)], threshold, visible
+        )
 
-        The score is s; the id is ``None`` where no edit's picture agrees.
+    def decide(
+        self,
+        now: InForce,
+        asked: Tensor,
+        pictures: Callable[[Sequence[int]], Tensor],
+        threshold: float,
+        visible: Sequence[Collection[str]] | None = None,
+    ) -> list[Hit]:
+        """For each question the edit that it is in scope of, else the one nearest in meaning.
+
+        The score is s; the id is ``None`` where the pictures of all edits that the question means
+        are other ones.
+
+        Args:
+            asked: u of the questions, ``[B, U]``.
+            pictures: picture keys ``[b, K]`` of the questions of b rows; called where needed.
 
         Raises:
-            ConfigError: ``visible`` has another length than ``queries``.
+            ConfigError: ``visible`` has another length than there are questions.
         """
-        if visible is not None and len(visible) != len(queries):
-            raise ConfigError(f"visible has {len(visible)} rows for {len(queries)} questions")
-        ids, keys = self._compared(now, queries, visible)
-        agreement = self.agreement(queries, keys)
-        agrees = self.agrees(agreement)
-        if visible is not None:
-            at = {edit_id: place for place, edit_id in enumerate(ids)}
-            seen = torch.zeros(agrees.shape, dtype=torch.bool)
-            for row, mine in enumerate(visible):
-                seen[row, [at[i] for i in mine if i in at]] = True
-            agrees &= seen.to(agrees.device)
-        rows, places = agrees.nonzero().unbind(1)
-        if not len(rows):
-            return [Hit(None, 0.0)] * len(queries)
-        score = self.probability((queries[rows, :U] * keys[places, :U]).sum(-1))
-        scores, worth = torch.zeros_like(agreement), torch.full_like(agreement, -1.0)
-        scores[rows, places] = score
-        # What fires comes before what does not; of equal ones the newest, which is the last.
-        worth[rows, places] = score * agreement[rows, places] + 2.0 * (score >= threshold)
-        most, back = worth.flip(1).max(1)
-        best = worth.shape[1] - 1 - back
-        own = scores.gather(1, best[:, None])[:, 0].tolist()
-        found = zip(most.tolist(), best.tolist(), own, strict=True)
-        return [
-            Hit(None, 0.0) if value < 0 else Hit(ids[place], score) for value, place, score in found
-        ]
-
-    def _compared(
-        self, now: InForce, queries: Tensor, visible: Sequence[Collection[str]] | None
-    ) -> tuple[list[str], Tensor]:
-        """The edits, oldest first, and their keys, that any of the queries may be in scope of.
-
-        Of very many those with the largest u_q . u_e + m, which an index finds.
-        """
-        if visible is not None:
-            seen = {i for ids in visible for i in ids if i in now.edits}
-        elif len(now.edits) < INDEX_FROM:
-            return now.ids, now.keys
+        rows = range(len(asked))
+        if visible is not None and len(visible) != len(rows):
+            raise ConfigError(f"visible has {len(visible)} rows for {len(rows)} questions")
+        if visible is None and len(now.edits) >= INDEX_FROM:
+            found = pictures(rows)
+            ids, keys = now.table.proposed(torch.cat([asked, found], -1), _PROPOSED)
+            pictures = lambda some: found[list(some)]  # noqa: E731
         else:
-            near = now.table.nearest(queries, k=_PROPOSED)
-            seen = {found.id for own in near for found in own}
-        ids = sorted(seen, key=age)
-        return ids, now.table.of(ids) if ids else now.keys[:0]
+            ids, keys = now.table.seen(visible)
+        if not ids or not rows:
+            return [Hit(None, 0.0)] * len(rows)
+        cosine = asked @ keys[:, :U].T
+        if visible is not None:
+            cosine = _hidden(cosine, ids, visible)
+        scale, bias = self._line()
+        # What reaches this cosine reaches the threshold.
+        least = (_logit(threshold) - bias) / scale
+        most, at = (found.tolist() for found in cosine.max(1))
+        near = [row for row, best in enumerate(most) if best >= least]
+        shut = math.nextafter(threshold, -1.0)  # rounding must not open what the cosine left shut
+        hits = [
+            Hit(ids[place], min(shut, _sigmoid(scale * best + bias))) if best > -2 else Hit(None, 0)
+            for best, place in zip(most, at, strict=True)
+        ]
+        if near:
+            whole = len(near) == len(rows)
+            cosine = cosine if whole else cosine[near]
+            agreement = self.agreement(pictures(near), keys[:, U:])
+            fires = self.agrees(agreement) & (cosine >= least)
+            worth = torch.sigmoid(scale * cosine + bias) * agreement
+            best, back = worth.masked_fill(~fires, -1.0).flip(1).max(1)  # the newest of equal ones
+            chosen = len(ids) - 1 - back
+            score = cosine.gather(1, chosen[:, None])[:, 0]
+            for row, value, place, cos in zip(
+                near, best.tolist(), chosen.tolist(), score.tolist(), strict=True
+            ):
+                s = max(threshold, _sigmoid(scale * cos + bias))
+                hits[row] = Hit(ids[place], s) if value >= 0 else Hit(None, 0.0)
+        return hits
+
+    def _line(self) -> tuple[float, float]:
+        """a and b as numbers; read again when they have changed."""
+        version = (self.log_scale._version, self.bias._version, id(self.bias))
+        if self._known[0] != version:
+            self._known = (version, (self.log_scale.exp().item(), self.bias.item()))
+        return self._known[1]
 
     def same(self, new: Tensor, keys: Tensor) -> list[tuple[int, int]]:
         """Which edits mean the same: pairs of rows of ``new [n, Z]`` and ``keys [N, Z]``."""
@@ -192,7 +225,7 @@ class SelfScope(nn.Module):
         for start in range(0, len(new), 256):  # not all of n x N at a time
             some = new[start : start + 256]
             alike = self.probability(some[:, :U] @ keys[:, :U].T) >= self.same_threshold
-            alike &= self.agrees(self.agreement(some, keys))
+            alike &= self.agrees(self.agreement(some[:, U:], keys[:, U:]))
             found += [(start + i, j) for i, j in alike.nonzero().tolist()]
         return found
 
@@ -231,6 +264,23 @@ class SelfScope(nn.Module):
         return found.eval()
 
 
+def _hidden(cosine: Tensor, ids: Sequence[str], visible: Sequence[Collection[str]]) -> Tensor:
+    """``cosine [B, N]``, and -2 where a question may not see an edit."""
+    at = {edit_id: place for place, edit_id in enumerate(ids)}
+    hidden = torch.ones(cosine.shape, dtype=torch.bool)
+    for row, mine in enumerate(visible):
+        hidden[row, [at[i] for i in mine if i in at]] = False
+    return cosine.masked_fill(hidden.to(cosine.device), -2.0)
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share)) if 0 < share < 1 else math.copysign(math.inf, share - 0.5)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-max(logit, -700.0)))
+
+
 def pooled(tokens: Tensor, places: int) -> Tensor:
     """An image's tokens ``[..., V, D]`` at a fixed number of places ``[..., P, D]``.
 
@@ -241,7 +291,7 @@ def pooled(tokens: Tensor, places: int) -> Tensor:
     if count == places:
         return tokens
     flat = tokens.reshape(-1, count, tokens.shape[-1]).transpose(1, 2).float()
-    side, wanted = isqrt(count), isqrt(places)
+    side, wanted = math.isqrt(count), math.isqrt(places)
     if side * side == count and wanted * wanted == places:
         grid = flat.unflatten(-1, (side, side))
         found = F.adaptive_avg_pool2d(grid, wanted).flatten(-2)

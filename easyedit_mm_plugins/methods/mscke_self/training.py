@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...data import EditRecord
 from ..mscke.losses import BatchQuery, Drawn
 from ..mscke.training import MSCKETrainer
-from .calibration import Calibration, calibrate
+from .calibration import of_records
 from .config import MSCKESelfTrainingHyperParams
 from .losses import PAIR, Frozen, picture_loss, scope_losses, weighed
 from .model import MSCKESelf
@@ -76,28 +76,12 @@ class MSCKESelfTrainer(MSCKETrainer):
         the editor gets the thresholds that are best for that."""
         metrics = super().validate()
         if "scope" in self.parts:
-            found = self.calibrate(self.val[: self.hparams.val_steps])
+            records = self.val[: self.hparams.val_steps]
+            found = of_records(self.editor.scope, records, self.frozen.keys)
+            self.editor.take(found)
             metrics |= {f"scope/{kind}": share for kind, share in found.right.items()}
-            metrics["scope/balanced"] = found.balanced
+            metrics["scope/balanced"] = found.balanced_accuracy
         return metrics
-
-    @torch.no_grad()
-    def calibrate(self, records: Sequence[EditRecord]) -> Calibration:
-        """Set the thresholds to those that route the questions of ``records`` best."""
-        edits = self.frozen.keys([r.edit for r in records])
-        asked = [
-            (i, kind, question)
-            for i, record in enumerate(records)
-            for kind, questions in record.questions().items()
-            for question in questions
-        ]
-        keys = self.frozen.keys([question for _, _, question in asked])
-        own = torch.tensor([i for i, _, _ in asked], device=keys.device)
-        scope = self.editor.scope
-        found = calibrate(scope, edits, keys, own, [kind for _, kind, _ in asked])
-        self.editor.threshold = found.scope
-        scope.picture_threshold, scope.same_threshold = found.picture, found.same
-        return found
 
     def scope_groups(self, scope: nn.Module) -> list[dict[str, Any]]:
         """The scope head and the picture key, each with its rate."""

@@ -18,6 +18,7 @@ Routing is hard (``supervised: True``, as released), a score of 0.5 counts as in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,7 @@ class SERAC(RoutedEditor):
                 backbone.tokenizer,
             ).eval()
         self.classifier, self.classifier_tok = classifier, classifier_tok
+        self.beside: Path | None = None  # the MSCKE editor that it was saved beside
 
     def _edited(self, now: InForce, ids: tuple[str, ...]) -> Any:
         """SERAC_MULTI with the edits ``ids`` in its memory, made by its own ``edit``."""
@@ -165,8 +167,12 @@ class SERAC(RoutedEditor):
         saved.save_pretrained(folder / "classifier")
         self.classifier.float()
         self.classifier_tok.save_pretrained(folder / "classifier")
-        kind = getattr(self.counterfactual, "kind", "small-lm")
-        write_header(folder, self.name, threshold=self.threshold, counterfactual=kind)
+        settings: dict[str, Any] = {"threshold": self.threshold}
+        settings["counterfactual"] = getattr(self.counterfactual, "kind", "small-lm")
+        if self.beside is not None:
+            at = os.path.relpath(self.beside.resolve(), folder.resolve())
+            settings["parts"] = {"counterfactual": Path(at).as_posix()}
+        write_header(folder, self.name, **settings)
 
     @classmethod
     def from_pretrained(
@@ -189,7 +195,7 @@ class SERAC(RoutedEditor):
         """
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        folder = Path(folder)
+        folder, kept_beside = Path(folder), None
         config = read_header(folder, cls.name, needed=("threshold", "counterfactual"))
         if not isinstance(config["counterfactual"], str):
             raise CheckpointError(f"{folder}: counterfactual is not a text", remedy=AGAIN)
@@ -197,7 +203,8 @@ class SERAC(RoutedEditor):
             if counterfactual is None:  # that of the MSCKE it was trained beside, or the shipped
                 beside = config.get("parts", {}).get("counterfactual")
                 shipped = ASSETS / f"mscke-{backbone.name}"
-                counterfactual = folder / beside if beside else shipped
+                kept_beside = folder / beside if beside else None
+                counterfactual = kept_beside or shipped
             if isinstance(counterfactual, (str, Path)):
                 kind = COUNTERFACTUALS.get(config["counterfactual"])
                 part = Path(counterfactual) / "counterfactual"
@@ -224,10 +231,12 @@ class SERAC(RoutedEditor):
                 f"no SERAC classifier can be loaded from {folder}: {error}",
                 remedy="train one, or check the folder's name",
             ) from error
-        return cls(
+        editor = cls(
             backbone,
             classifier.to(backbone.device),
             tokenizer,
             model,
             config["threshold"],
         )
+        editor.beside = kept_beside
+        return editor

@@ -121,7 +121,7 @@ def fit(editor: DualEdit, records: list[EditRecord], steps: int) -> float:
 
 def margin(editor: DualEdit, records: list[EditRecord]) -> float:
     """Lowest cosine of a rephrasing minus the highest of a question on another picture."""
-    cosines = calibrate(editor, records).cosines
+    cosines = calibrate(editor, records).scores
     return min(cosines["rephrase"]) - max(cosines["image_loc"])
 
 
@@ -141,12 +141,12 @@ def test_fitting_separates_pictures_that_the_plain_cosine_does_not():
 def test_more_edits_in_the_memory_only_raise_what_must_stay_closed():
     editor, records = tiny_dualedit(), gate_records(8)
     alone, together = calibrate(editor, records), calibrate(editor, records, others=5)
-    assert together.cosines["edit"] == alone.cosines["edit"]
-    pairs = zip(together.cosines["image_loc"], alone.cosines["image_loc"], strict=True)
+    assert together.scores["edit"] == alone.scores["edit"]
+    pairs = zip(together.scores["image_loc"], alone.scores["image_loc"], strict=True)
     assert all(t >= a - 1e-6 for t, a in pairs)
     keys = torch.nn.functional.normalize(editor.gate_keys([r.edit for r in records]), dim=-1)
     asked = torch.nn.functional.normalize(editor.gate_keys([records[0].image_loc[0]]), dim=-1)
-    assert together.cosines["image_loc"][0] == pytest.approx(float((asked @ keys[:6].T).max()))
+    assert together.scores["image_loc"][0] == pytest.approx(float((asked @ keys[:6].T).max()))
 
 
 def test_a_saved_editor_has_its_gate_and_its_thresholds(tmp_path):

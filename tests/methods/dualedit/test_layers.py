@@ -178,16 +178,18 @@ def test_calibrate_sets_the_threshold_of_the_gate_asked_for(named, tmp_path, cap
         calibrate_command("tiny", editor=tmp_path / "none")
     with pytest.raises(ConfigError, match="no threshold"):
         calibrate_command("tiny", editor=tmp_path / "e", gate="off")
-    with pytest.raises(ConfigError, match="max_leak is 2"):
-        calibrate_command("tiny", editor=tmp_path / "e", max_leak=2)
-    found = calibrate_command("tiny", editor=tmp_path / "e", out=tmp_path / "c")
+    with pytest.raises(ConfigError, match="at_most is 2"):
+        calibrate_command("tiny", editor=tmp_path / "e", at_most=2)
+    found = calibrate_command("tiny", editor=tmp_path / "e", edits=1, out=tmp_path / "c")
     again = DualEdit.from_pretrained(tmp_path / "c", named)
-    assert again.threshold == round(found.threshold, 3) != editor.threshold
+    assert again.threshold == found.threshold != editor.threshold
     out = capsys.readouterr().out
-    assert "12 held-out records, 1 edits in memory" in out and "ROC area" in out
+    assert "12 held-out records, 1 edits in force" in out and "ROC area" in out
     other = calibrate_command(
-        "tiny", editor=tmp_path / "c", gate="released", memory=5, out=tmp_path / "d"
+        "tiny", editor=tmp_path / "c", gate="released", edits=5, out=tmp_path / "d"
     )
     kept = DualEdit.from_pretrained(tmp_path / "d", named)
     assert kept.threshold == again.threshold
-    assert kept.with_gate("released").threshold == round(other.threshold, 3)
+    assert kept.with_gate("released").threshold == other.threshold
+    with pytest.raises(ConfigError, match="Unedited has no threshold"):
+        calibrate_command("tiny", method="unedited", editor=tmp_path / "e")

@@ -247,29 +247,29 @@ def test_no_kind_of_locality_question_may_leak_whatever_the_others_do():
     near, far = [0.6] * 2 + [0.3] * 198, [-0.5] * 9_800
     inside = [[0.5] * 10 + [0.8] * 90]
     # Pooled, 2 of 10,000 would be nothing beside the 10 of 100 that 0.7 keeps shut.
-    threshold, _ = best_threshold(inside, [near, far])
+    threshold, _ = best_threshold(inside, [near, far], at_most=0.005)
     assert threshold == pytest.approx(0.7)
-    threshold, accuracy = best_threshold(inside, [near, far], max_leak=0.01)
+    threshold, accuracy = best_threshold(inside, [near, far], at_most=0.01)
     assert threshold == pytest.approx(0.4)
     assert accuracy == pytest.approx((1 + 1 - 0.01 / 2) / 2)
 
 
 def test_one_question_of_a_few_may_pass_unless_none_may():
     inside, outside = [[0.5] * 50 + [0.8] * 50], [[0.6] + [0.1] * 49]
-    assert best_threshold(inside, outside)[0] == pytest.approx(0.3)
-    assert best_threshold(inside, outside, max_leak=0)[0] == pytest.approx(0.7)
+    assert best_threshold(inside, outside, at_most=0.005)[0] == pytest.approx(0.3)
+    assert best_threshold(inside, outside, at_most=0)[0] == pytest.approx(0.7)
 
 
 def test_calibration_reads_the_gate_as_queries_meet_it():
     editor, records = tiny_dualedit(), tiny_records(3)
     found = calibrate(editor, records)
-    assert set(found.cosines) == {"edit", "rephrase", "image_rephrase", "image_loc", "text_loc"}
-    assert found.cosines["edit"] == pytest.approx([1.0] * 3, abs=1e-5)
+    assert set(found.scores) == {"edit", "rephrase", "image_rephrase", "image_loc", "text_loc"}
+    assert found.scores["edit"] == pytest.approx([1.0] * 3, abs=1e-5)
     for i, record in enumerate(records):
         with editor.edited([record.edit]):
             score = editor.route([record.image_loc[0]])[0].score
-        assert found.cosines["image_loc"][i] == pytest.approx(score, abs=1e-5)
+        assert found.scores["image_loc"][i] == pytest.approx(score, abs=1e-5)
     released = tiny_dualedit(gate=GateConfig("released", threshold=0.9))
-    assert max(calibrate(released, records).cosines["edit"]) < 0.99
-    with pytest.raises(DataError, match="no question that must open"):
+    assert max(calibrate(released, records).scores["edit"]) < 0.99
+    with pytest.raises(DataError, match="no question that is in scope"):
         calibrate(editor, [EditRecord("a", records[0].edit)])

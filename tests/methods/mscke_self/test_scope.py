@@ -92,9 +92,12 @@ def test_an_edit_fires_where_picture_and_question_agree_and_the_best_product_win
     assert [h.id for h in hits] == ["e2", "e3", "e4"]
     assert heads.lookup(store.now, ask[:1], 0.5, [["e1", "e9"]])[0].id == "e1"
     assert heads.lookup(store.now, ask[:1], 0.5, [["e3"]])[0] == (None, 0.0)
+    assert heads.lookup(store.now, ask[:1], 1.0)[0].score < 1.0  # nothing reaches it
     assert heads.lookup(store.now, ask[:1], 0.5, [[]])[0] == (None, 0.0)
     far = heads.lookup(store.now, key((0, 1), (1,))[None], 0.5)[0]  # right picture, wrong question
     assert far.id == "e1" and far.score < 0.5
+    other = heads.lookup(store.now, key((1, 0), (0, 0, 1))[None], 0.5)[0]  # the other way round
+    assert other == (None, 0.0)
     with pytest.raises(ConfigError, match="visible"):
         heads.lookup(store.now, ask, 0.5, [["e1"]])
 
@@ -106,6 +109,23 @@ def test_what_fires_comes_before_a_better_product_that_does_not():
     assert hit.id == "e2" and hit.score >= 0.9
     lower = heads.lookup(store.now, key((1, 0), (1,))[None], 0.5)[0]
     assert lower.id == "e1"
+
+
+def test_pictures_are_looked_at_only_where_a_question_is_meant():
+    heads = scope()
+    store = in_force(heads, [key((1, 0), (1,)), key((1, 0), (0, 1))])
+    asked = torch.stack([key((0, 1), (1,)), key((1, 0), (0, 1)), key((0, 1), (0, 1))])
+    looked = []
+
+    def pictures(rows):
+        looked.append(list(rows))
+        return asked[list(rows), U:]
+
+    hits = heads.decide(store.now, asked[:, :U], pictures, 0.5)
+    assert looked == [[1]] and hits[1].id == "e2"
+    assert hits == heads.lookup(store.now, asked, 0.5)
+    heads.decide(store.now, asked[::2, :U], pictures, 0.5)
+    assert looked == [[1]]
 
 
 def test_bound_to_the_thing_pictures_do_not_matter_but_having_one_does():
@@ -128,6 +148,7 @@ def test_very_many_edits_are_proposed_by_the_table_and_found_all_the_same(monkey
     ask = torch.stack(keys[::20])
     every = heads.lookup(store.now, ask, 0.5)
     monkeypatch.setattr("easyedit_mm_plugins.methods.mscke_self.scope.INDEX_FROM", 10)
+    monkeypatch.setattr("easyedit_mm_plugins.methods.keys.INDEX_FROM", 10)
     assert [h.id for h in heads.lookup(store.now, ask, 0.5)] == [h.id for h in every]
     assert [h.id for h in every] == [f"e{i + 1}" for i in range(0, 200, 20)]
 
@@ -178,11 +199,24 @@ def test_thresholds_come_from_the_worst_of_all_edits_in_force():
         own += [i] * 3
         kinds += ["edit", "image_rephrase", "out_scope"]
     found = calibrate(heads, edits, torch.stack(asked), torch.tensor(own), kinds)
-    assert found.balanced == 1 and set(found.right.values()) == {1.0}
-    assert found.edits == 3 and 0 < found.scope < 0.95 and 0.3 <= found.picture <= 0.95
-    assert found.scope <= found.same <= 1
+    assert found.balanced_accuracy == 1 and set(found.right.values()) == {1.0}
+    assert found.edits == 3 and 0 < found.threshold < 0.95 and 0.3 <= found.picture <= 0.95
+    assert found.threshold <= found.same <= 1
     swapped = ["out_scope", "out_scope", "edit"] * 3
-    assert calibrate(heads, edits, torch.stack(asked), torch.tensor(own), swapped).balanced < 0.8
+    given = heads, edits, torch.stack(asked), torch.tensor(own), swapped
+    assert calibrate(*given).balanced_accuracy < 0.8
+    assert calibrate(*given, at_most=0).fires["out_scope"] == 0
+
+
+def test_edits_that_are_not_in_force_together_do_not_meet():
+    heads = scope()
+    edits = torch.stack([key((1, 0), (1,)), key((1, 0.5), (1, 0.01)), key((0, 1), (0, 1))])
+    own, kinds = torch.tensor([0, 1, 2, 0]), ["edit", "edit", "edit", "out_scope"]
+    asked = torch.cat([edits, key((1, 0.5), (1,))[None]])
+    alone = calibrate(heads, edits, asked, own, kinds, together=1)
+    both = calibrate(heads, edits, asked, own, kinds)
+    assert alone.scores["out_scope"][0] < both.scores["out_scope"][0]
+    assert alone.edits == 1 and both.edits == 3
 
 
 def test_saved_heads_are_the_same_and_damage_is_said(tmp_path):
