@@ -79,7 +79,8 @@ Written from the entries by `python scripts/tables_of_entries.py`; a test compar
 
 {methods()}
 
-EasyEdit has IKE, SERAC and MEND itself and keeps its own; here they run its code as baselines.
+EasyEdit has IKE, SERAC and MEND itself, and its HEAD LoRA, GRACE and WISE, and keeps its own; here
+they run its code as baselines.
 
 ## Attackers
 
