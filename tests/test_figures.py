@@ -36,12 +36,15 @@ def test_pictures_and_pages_are_of_the_run_that_the_figures_are_of():
     assert not figures.other_copies(), "make standing"
 
 
+NOT_MEASURED_YET = {"lifelong"}  # the documents say so
+
+
 def test_every_figures_file_has_a_source_and_every_table_a_place():
     files = {path.stem for path in figures.FIGURES.glob("*.json")}
     assert files <= set(SOURCES)
     placed = [name for path in figures.documents() for name in tables_in(path.read_text("utf-8"))]
     assert len(placed) == len(set(placed)) and set(placed) <= set(TABLES)
-    assert {TABLES[name].source for name in placed} <= files
+    assert {TABLES[name].source for name in placed} - files <= NOT_MEASURED_YET
     shown = {table.source for table in TABLES.values()}
     assert {TABLES[name].source for name in placed} >= files & shown
     assert {"demo", "standing-specificity", "dualedit-gates"} <= set(placed)

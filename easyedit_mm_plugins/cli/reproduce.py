@@ -40,6 +40,14 @@ def reproduce(
     editors: Annotated[
         Path | None, typer.Option(help="Folder of trained editors, METHOD-BACKBONE each.")
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this row, repeatable (lifelong)."),
+    ] = None,
+    edits: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Edits in force, repeatable; by default 1 to 10,000 (lifelong)."),
+    ] = None,
     device: Device = "cpu",
     dtype: DType = None,
 ) -> None:
@@ -49,12 +57,14 @@ def reproduce(
     """
     from ..backbones import check_backbones
     from ..core.console import show_error
-    from ..papers import EXPERIMENTS, FULL_SIZE, ExperimentSettings
+    from ..papers import CHOOSES_ROWS, EXPERIMENTS, FULL_SIZE, ExperimentSettings
     from ..papers.tables import NothingMeasured
 
     EXPERIMENTS.check(name)  # before its module is imported
     for given in (b for b in backbone or [] if b != FULL_SIZE):
         check_backbones(given if os.path.isdir(given) else given.partition("=")[0])
+    if (method or edits) and EXPERIMENTS.key(name) not in CHOOSES_ROWS:
+        raise ConfigError(f"{name} takes no --method and no --edits", remedy="leave them out")
     if editors is not None and not os.path.isdir(editors):
         raise ConfigError(f"--editors {editors} is not a folder")
     run = EXPERIMENTS.get(name)
@@ -72,6 +82,8 @@ def reproduce(
         overwrite=overwrite,
         protocol=protocol,
         editors=editors,
+        methods=method or [],
+        edits=edits or [],
     )
     with resumable():
         try:

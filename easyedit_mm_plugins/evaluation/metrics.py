@@ -133,7 +133,27 @@ EVQA = Suite(
     ),
 )
 
-SUITES = {suite.name: suite for suite in (FGVEDIT, EVQA)}
+# Of one edit among many in force; asked by ``easyedit-mm reproduce lifelong``.
+LIFELONG = Suite(
+    "lifelong",
+    (
+        *FGVEDIT.metrics,
+        Metric("redrawn", "image_rephrase", "target", "ours: reworded and redrawn at once"),
+        Metric("other_picture", "image_loc", "before", "ours: the edit's question elsewhere"),
+    ),
+    FGVEDIT.derived,
+    (
+        "reliability",
+        "generality",
+        "locality",
+        "specificity_in",
+        "specificity_out",
+        "redrawn",
+        "other_picture",
+    ),
+)
+
+SUITES = {suite.name: suite for suite in (FGVEDIT, EVQA, LIFELONG)}
 
 
 def suite_named(name: str) -> Suite:

@@ -143,12 +143,13 @@ class Row:
 
 
 def check_row(value: Any) -> None:
-    """Check a row as it stands in ``summary.json``.
+    """Check a row as it stands in ``summary.json``, where an experiment may have noted more.
 
     Raises:
         TypeError, ValueError: another shape; the message names the field.
     """
-    fields = check_fields(value, _ROW_FIELDS, optional=("suite", "settings", "memory_mb"))
+    optional = ("suite", "settings", "memory_mb")
+    fields = check_fields(value, _ROW_FIELDS, optional=optional, others=True)
     for name, bounds in fields["intervals"].items():
         if bounds is not None and len(bounds) != 2:
             raise ValueError(f"the interval of {name} is {bounds!r}, not two numbers")

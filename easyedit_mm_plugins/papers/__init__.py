@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..core.registry import Registry
 from .settings import ExperimentSettings
 
+CHOOSES_ROWS = ("lifelong",)  # experiments that take methods and numbers of edits
 FULL_SIZE = "full-size"  # a backbone of table 4 alone, see full_size.py
 EXPERIMENTS: Registry = Registry("experiment", "easyedit_mm_plugins.experiments")
 for _name, _target in {
@@ -25,7 +26,8 @@ for _name, _target in {
     "dualedit-figure2": "dualedit_figures:figure2",
     "dualedit-figure4": "dualedit_figures:figure4",
     "dualedit-figure5": "dualedit_figure5:figure5",
+    "lifelong": "lifelong:run",
 }.items():
     EXPERIMENTS.register(_name, f"{__name__}.{_target}")
 
-__all__ = ["EXPERIMENTS", "FULL_SIZE", "ExperimentSettings"]
+__all__ = ["CHOOSES_ROWS", "EXPERIMENTS", "FULL_SIZE", "ExperimentSettings"]

@@ -31,6 +31,8 @@ class ExperimentSettings:
         overwrite: start over instead of resuming.
         protocol: how to measure; ``None``: the experiment's own choice.
         editors: folder of trained editors, METHOD-BACKBONE each, used instead of the shipped ones.
+        methods: which of the experiment's rows; empty: all (lifelong alone).
+        edits: numbers of edits in force; empty: the experiment's own (lifelong alone).
     """
 
     name: str
@@ -46,6 +48,8 @@ class ExperimentSettings:
     allow_outside: bool = False
     protocol: str | None = None
     editors: Path | None = None
+    methods: list[str] = field(default_factory=list)
+    edits: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.out = Path("runs") / self.name if self.out is None else Path(self.out)

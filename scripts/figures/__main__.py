@@ -66,14 +66,17 @@ def figures_of(source: str) -> dict[str, Any]:
 
 
 def block(name: str) -> str:
-    """Table ``name`` with its caption, as a document holds it.
+    """Table ``name`` with its caption, as a document holds it; a line where nothing is measured.
 
     Raises:
         ConfigError: no such table, or its rows do not fit it. DataError: see :func:`figures_of`.
     """
     if name not in TABLES:
         raise ConfigError(f"there is no table {name!r}; known: {', '.join(TABLES)}")
-    figures = figures_of(TABLES[name].source)
+    source = TABLES[name].source
+    if not (FIGURES / f"{source}.json").is_file():
+        return f"\n*Not measured yet; `make standing ARGS={source}` measures it.*\n"
+    figures = figures_of(source)
     return f"\n{TABLES[name].markdown(figures['rows'])}\n\n{caption(figures)}\n"
 
 

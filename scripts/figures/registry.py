@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from easyedit_mm_plugins.papers import published
+from easyedit_mm_plugins.papers.lifelong import METRICS as LIFELONG
+from easyedit_mm_plugins.papers.lifelong import TITLES as AGAIN_TITLES
 from easyedit_mm_plugins.papers.tables import TITLES
 
 from . import rows as rows_of
@@ -146,9 +148,9 @@ SOURCES: dict[str, Source] = {
         "dualedit_speed", 4, rows_of.dualedit_speed, timed=True,
         options="--backbone {backbone} --rounds 14",
     ),
-    "many-edits": _benchmark(
-        "many_edits", 8, rows_of.many_edits, cases=200,
-        options="--backbone {backbone} --cases {cases}",
+    "lifelong": _reproduce(
+        "lifelong", 150, rows_of.lifelong, cases=200,
+        copies={"run/lifelong-scenes-llava.png": "docs/lifelong.png"},
     ),
     "memory": _benchmark(
         "memory", 4, rows_of.memory, timed=True, options="--backbone {backbone}"
@@ -352,15 +354,28 @@ TABLES: dict[str, Table] = {
             Column("batch 32, known picture", "batch 32, known picture"),
         ],
     ),
-    "many-edits": Table(
-        "many-edits", ("backbone", "method", "edits"), heads=("", "", "edits in force"),
-        columns=[
-            *(Column(kind, title) for kind, title in KINDS.items()),
-            Column("in_scope", "in scope"),
-            Column("out_scope", "out of scope"),
-            Column("text_loc", "text alone"),
-            Column("image_loc", "other image"),
-        ],
+    "lifelong": Table(
+        "lifelong", ("backbone", "method", "gate"), where=_has(table="lifelong", edits=1000),
+        columns=_columns(*LIFELONG["lifelong"]), heads=("", "", "gate"),
+    ),
+    **{
+        f"lifelong-{name}": Table(
+            "lifelong", ("backbone", "method", "gate"), across="edits",
+            where=_has(table="lifelong"), columns=[Column(metric, "")],
+            heads=("", "edits in force:", "gate"),
+        )
+        for name, metric in (
+            ("reliability", "reliability"), ("in", "specificity_hard_in"),
+            ("out", "specificity_hard_out"), ("redrawn", "redrawn"), ("other", "other_picture"),
+        )
+    },
+    "lifelong-picture": Table(
+        "lifelong", ("backbone", "method", "gate", "edits"), where=_has(table="one picture"),
+        columns=_columns(*LIFELONG["one picture"]), heads=("", "", "gate", "edits on a picture"),
+    ),
+    "lifelong-again": Table(
+        "lifelong", ("backbone", "method", "gate"), across="task", heads=("", "", "gate"),
+        where=_has(table="edited again"), columns=[Column("reliability", "")], names=AGAIN_TITLES,
     ),
     "lora": Table(
         "lora", ("backbone", "method"), flipped=True,

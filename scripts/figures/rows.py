@@ -239,11 +239,14 @@ def backbones(results: Results) -> list[Row]:
     return rows
 
 
-def many_edits(results: Results) -> list[Row]:
-    """``benchmarks/many_edits.py``, one file a backbone."""
+def lifelong(results: Results) -> list[Row]:
+    """A row a cell; of DualEdit each gate."""
+    (found,) = results
+    labels = ("backbone", "method", "edits", "table", "task", "protocol", "n")
     return [
-        {key: row[key] for key in ("backbone", "method", "edits", "n")} | figures(row["right"])
-        for found in results
+        {key: row[key] for key in labels}
+        | {"gate": row.get("gate", "")}
+        | figures(row["metrics"], row["intervals"])
         for row in found["rows"]
     ]
 
