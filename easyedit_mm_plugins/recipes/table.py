@@ -86,6 +86,11 @@ RECIPES = {
         mscke_self.join,
         needs=("mscke-self", "mscke-mend"),
     ),
+    "lte-self": Recipe(
+        "LTE-Self, of the adapter of LTE and the heads of MSCKE-Self",
+        lte.join,
+        needs=("lte", "mscke-self"),
+    ),
     "mscke-lora": Recipe(
         "a LoRA adapter behind MSCKE's scope classifier", mscke.train_lora, needs=("mscke",)
     ),

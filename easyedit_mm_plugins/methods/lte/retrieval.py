@@ -18,21 +18,18 @@ import torch
 from torch import Tensor
 
 from ...backbones.base import Backbone
-from ...core.errors import CheckpointError, ConfigError
+from ...core.errors import CheckpointError
 from ...data import Question
 from ..base import Visible
-from ..checkpoint import AGAIN, read_header
-from ..factory import editor_folder, shipped_editor
+from ..checkpoint import AGAIN
 from ..in_context import fact
 from ..keys import Near
-from ..mscke.model import part_folders
+from ..mscke_self.parts import load_scope, trained_scope
 from ..mscke_self.reading import read_keys
 from ..mscke_self.scope import SelfScope
 from ..sentences import SentenceEncoder, WordEncoder, text_encoder
 from ..store import EditStore, InForce
 from .config import LTESettings
-
-SCOPE = "mscke-self"
 
 
 class Retrieval(ABC):
@@ -106,18 +103,6 @@ class SelfRetrieval(Retrieval):
     def __init__(self, backbone: Backbone, scope: SelfScope, threshold: float) -> None:
         self.backbone, self.scope, self.threshold = backbone, scope.eval(), threshold
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> SelfRetrieval:
-        """The scope of the trained MSCKE-Self in ``folder``; its counterfactual model is left.
-
-        Raises:
-            CheckpointError: it is missing, damaged or for another backbone.
-        """
-        place = editor_folder(folder)
-        config = read_header(place, SCOPE, backbone, ("threshold",))
-        scope = SelfScope.from_pretrained(part_folders(place, config)["scope"])
-        return cls(backbone, scope.to(backbone.device), _threshold(config, place))
-
     def store(self) -> EditStore:
         return EditStore(self.scope.stored, self.scope.bias.device, self.scope.same)
 
@@ -149,19 +134,12 @@ def retrieval_for(settings: LTESettings, backbone: Backbone) -> Retrieval:
     """What ``settings`` name.
 
     Raises:
-        ConfigError: ``retrieval: self`` without a trained MSCKE-Self.
-        BackboneError: the text encoder cannot be loaded. CheckpointError: the MSCKE-Self cannot.
+        BackboneError: the text encoder cannot be loaded. CheckpointError: the MSCKE-Self cannot, or
+            none is shipped.
     """
     if settings.retrieval == "text":
         return TextRetrieval(text_encoder(settings.text_encoder, backbone))
-    folder = settings.scope_of or shipped_editor(SCOPE, backbone)
-    if folder is None:
-        raise ConfigError(
-            f"retrieval is self, and no trained MSCKE-Self is shipped for {backbone.name}",
-            remedy="train one (easyedit-mm train --method mscke-self) and set scope_of to its "
-            "folder, or set retrieval: text",
-        )
-    return SelfRetrieval.from_pretrained(folder, backbone)
+    return SelfRetrieval(backbone, *trained_scope(settings.scope_of, backbone))
 
 
 def saved_retrieval(scope: Path, config: Mapping[str, Any], backbone: Backbone) -> Retrieval:
@@ -173,18 +151,13 @@ def saved_retrieval(scope: Path, config: Mapping[str, Any], backbone: Backbone) 
     """
     kind, encoder = config["retrieval"], config.get("text_encoder")
     if kind == "self":
-        heads = SelfScope.from_pretrained(scope).to(backbone.device)
-        return SelfRetrieval(backbone, heads, _threshold(config, scope.parent))
+        threshold = config.get("threshold")
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+            raise CheckpointError(f"threshold of {scope.parent} is {threshold!r}", remedy=AGAIN)
+        return SelfRetrieval(backbone, load_scope(scope, backbone), float(threshold))
     if kind == "text" and isinstance(encoder, str):
         return TextRetrieval(text_encoder(encoder, backbone))
     raise CheckpointError(
         f"an LTE editor's retrieval is {kind!r} with text_encoder {encoder!r}",
         remedy=AGAIN,
     )
-
-
-def _threshold(config: Mapping[str, Any], folder: Path) -> float:
-    value = config.get("threshold")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise CheckpointError(f"threshold of {folder} is {value!r}", remedy=AGAIN)
-    return float(value)

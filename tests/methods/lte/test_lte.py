@@ -347,7 +347,7 @@ def test_settings_that_cannot_be_used(tmp_path):
             kind(model_name="tiny", **extra, **changes)
     with pytest.raises(ConfigError, match="retrieval is 'selfe'; did you mean self"):
         LTEHyperParams(model_name="tiny", retrieval="selfe")
-    with pytest.raises(ConfigError, match="no trained MSCKE-Self is shipped for tiny"):
+    with pytest.raises(CheckpointError, match="no trained mscke-self editor is shipped for tiny"):
         backbone = build_tiny("llava")
         backbone.name = "tiny"
         lte(backbone, retrieval="self")
