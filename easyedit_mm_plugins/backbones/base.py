@@ -15,7 +15,8 @@ tokens.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -202,6 +203,16 @@ class Backbone(ABC):
         """Forget all cached image embeddings (after the model's weights were changed)."""
         self._features.clear()
         self._states.clear()
+
+    @contextmanager
+    def changed_connector(self) -> Iterator[None]:
+        """Inside the block the connector has other weights: pictures are embedded anew and none of
+        these embeddings is kept."""
+        kept, self._features = self._features, ImageCache(0)
+        try:
+            yield
+        finally:
+            self._features = kept
 
     def prompt(self, question: Question) -> str:
         """The question in its template."""

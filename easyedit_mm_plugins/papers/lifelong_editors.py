@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -53,7 +53,6 @@ class InSequence(Editor):
 
         Raises:
             DataError, TrainingError: as the method's; none of them is in force then.
-            ConfigError: the method changes the connector, whose outputs are cached.
         """
         self.editor.check_edits(edits)
         total = self.total
@@ -128,8 +127,6 @@ def _written(backbone: Backbone, total: Delta) -> Iterator[None]:
 
     Written and not hooked, so that weight decay sees the weights as they are.
     """
-    if wrong := next((name for name in total if name.startswith("connector.")), None):
-        raise ConfigError(f"{wrong} cannot be edited in sequence: what pictures become is cached")
     every = backbone.linear_modules()
     weights = {name: every[name].weight for name in total}
     kept = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -139,7 +136,9 @@ def _written(backbone: Backbone, total: Delta) -> Iterator[None]:
                 change = total[name]
                 whole = change.weight if isinstance(change, Full) else change.up.T @ change.down
                 weight += whole.to(weight)
-        yield
+        seen = any(name.startswith("connector.") for name in total)
+        with backbone.changed_connector() if seen else nullcontext():
+            yield
     finally:
         with torch.no_grad():
             for name, weight in weights.items():

@@ -15,7 +15,7 @@ from easyedit_mm_plugins.evaluation import RunFolder
 from easyedit_mm_plugins.evaluation.protocol import Protocol
 from easyedit_mm_plugins.methods.base import Answer, Unedited
 from easyedit_mm_plugins.methods.entries import METHODS
-from easyedit_mm_plugins.methods.ft import FTLLM, FTConfig
+from easyedit_mm_plugins.methods.ft import FTLLM, FTConfig, FTVisual
 from easyedit_mm_plugins.papers import ExperimentSettings, lifelong
 from easyedit_mm_plugins.papers.lifelong_editors import Block, InSequence, standing
 from easyedit_mm_plugins.papers.lifelong_records import make_tasks, several, spread
@@ -177,28 +177,37 @@ def test_scenes_are_drawn_further_none_of_them_a_test_picture(tmp_path):
 # Editors --------------------------------------------------------------------------------------
 
 
-def test_edits_in_sequence_are_those_of_the_model_that_each_finds():
+@pytest.mark.parametrize("method", [FTLLM, FTVisual])
+def test_edits_in_sequence_are_those_of_the_model_that_each_finds(method, tmp_path):
     backbone = build_tiny("llava")
-    edits = [r.edit for r in tiny_records(3)]
+    edits = []
+    for i, record in enumerate(tiny_records(3)):
+        record.edit.image.save(tmp_path / f"{i}.png")  # a file's embeddings are cached
+        edits.append(replace(record.edit, image=tmp_path / f"{i}.png"))
     config = FTConfig(num_steps=3, edit_lr=0.01, weight_decay=0.1)
-    learner, editor = FTLLM(backbone, config), InSequence(FTLLM(backbone, config))
+    learner, editor = method(backbone, config), InSequence(method(backbone, config))
     weights = {n: m.weight.detach().clone() for n, m in learner.modules.items()}
     before = editor.generate(edits)
+    embedded = backbone.image_features([edit.image for edit in edits])
     ids = editor.add(edits[:2])
-    assert editor.total.keys() == weights.keys()
     whole = {name: change.weight for name, change in editor.total.items()}
+    assert whole.keys() == weights.keys()
     assert all(torch.equal(m.weight, weights[n]) for n, m in learner.modules.items())
+    assert torch.equal(backbone.image_features([edit.image for edit in edits]), embedded)
     for edit in edits[:2]:  # by hand: the model itself
         (change,) = learner.learn([edit])
         for name, module in learner.modules.items():
             module.weight.data += change[name].weight
+        backbone.clear_cache()
     by_hand = {n: m.weight.detach() - weights[n] for n, m in learner.modules.items()}
     told = [a.text for a in Unedited(backbone).generate(edits)]
     for name, module in learner.modules.items():
         module.weight.data.copy_(weights[name])
+    backbone.clear_cache()
+    alone = [learner.learn([edit])[0] for edit in edits[:2]]
+    for name in weights:
         assert torch.allclose(whole[name], by_hand[name], atol=1e-5)
-        alone = sum(learner.learn([edit])[0][name].weight for edit in edits[:2])
-        assert not torch.allclose(whole[name], alone, atol=1e-5)
+        assert not torch.allclose(whole[name], sum(c[name].weight for c in alone), atol=1e-5)
     assert [a.text for a in editor.generate(edits)] == told
     later = editor.add(edits[2:])
     with pytest.raises(ConfigError, match="from the last one on"):
