@@ -23,6 +23,7 @@ from .reading import AT_ONCE, last_states, picture_places, read
 from .scope import SelfScope
 
 PAIR = "other_picture"  # the kind of the questions of a pair's other record
+EASY = "out_scope_easy"  # of those out of scope that their texts tell: few, and no less to learn
 REDRAWN = ("image_rephrase", "image_far")
 # Kinds that the scope head learns from where the picture key decides about pictures.
 _WITHIN = (*INSIDE, "out_scope", PAIR)
@@ -108,8 +109,11 @@ def scope_losses(scope: SelfScope, frozen: Frozen, drawn: Drawn) -> dict[str, Te
     rows = torch.arange(len(own), device=edits.device)
     loss = F.binary_cross_entropy_with_logits(logits[rows, own], inside, reduction="none")
     losses: dict[str, Tensor] = {}
-    for kind in dict.fromkeys(a.kind for a in queries):
-        losses[kind] = loss[[i for i, a in enumerate(queries) if a.kind == kind]].mean()
+    kinds = [
+        EASY if a.kind == "out_scope" and a.question.hard is False else a.kind for a in queries
+    ]
+    for kind in dict.fromkeys(kinds):
+        losses[kind] = loss[[i for i, own in enumerate(kinds) if own == kind]].mean()
     pictures = [image_key(edit.image) for edit in drawn.edits]
     other = torch.tensor(
         [
@@ -163,5 +167,5 @@ def picture_loss(scope: SelfScope, frozen: Frozen, drawn: Drawn) -> Tensor | Non
 
 def weighed(losses: dict[str, Tensor], hparams: MSCKESelfTrainingHyperParams) -> Tensor:
     """The sum of the losses, each with its weight."""
-    further = {"picture": hparams.picture_loss, PAIR: hparams.pair_loss}
+    further = {"picture": hparams.picture_loss, PAIR: hparams.pair_loss, EASY: hparams.iloc_loss}
     return scope_total(losses, hparams, **further)

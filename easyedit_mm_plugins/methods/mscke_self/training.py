@@ -50,14 +50,29 @@ class MSCKESelfTrainer(MSCKETrainer):
                 self.pairs[record.pair].append(record)
 
     def draw(self, records: Sequence[EditRecord], rng: random.Random | None = None) -> Drawn:
-        """As MSCKE draws, with questions of the other record of each pair."""
+        """As MSCKE draws, with questions of the other record of each pair.
+
+        They are on another picture. Of an edit that is bound to the thing those about the same
+        thing are in scope, and near pictures count where the thing itself differs.
+        """
         drawn = super().draw(records, rng)
+        thing = self.editor.scope.config.binding == "thing"
         for i, record in enumerate(records):
             for other in self.pairs.get(record.pair or "", ()):
                 if other is not record:
-                    own = [other.edit, *other.in_scope, *other.out_scope]
-                    question = rng.choice(own) if rng else own[0]
-                    drawn.queries.append(BatchQuery(i, PAIR, question))
+                    own = [
+                        (kind, question)
+                        for kind in ("edit", "in_scope", "out_scope")
+                        for question in other.questions()[kind]
+                    ]
+                    kind, question = rng.choice(own) if rng else own[0]
+                    drawn.queries.append(BatchQuery(i, kind if thing else PAIR, question))
+        if thing:
+            drawn.queries = [
+                a
+                for a in drawn.queries
+                if a.kind != "image_near" or a.question.text == drawn.edits[a.record].text
+            ]
         return drawn
 
     def scope_loss(self, drawn: Drawn) -> tuple[Tensor, dict[str, list[bool]]]:
@@ -77,7 +92,9 @@ class MSCKESelfTrainer(MSCKETrainer):
         metrics = super().validate()
         if "scope" in self.parts:
             records = self.val[: self.hparams.val_steps]
-            found = of_records(self.editor.scope, records, self.frozen.keys)
+            # Edits of one thing are many, and bound to it they contradict each other.
+            edits = 1 if self.editor.scope.config.binding == "thing" else None
+            found = of_records(self.editor.scope, records, self.frozen.keys, edits=edits)
             self.editor.take(found)
             metrics |= {f"scope/{kind}": share for kind, share in found.right.items()}
             metrics["scope/balanced"] = found.balanced_accuracy

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from easyedit_mm_plugins.methods.mscke_self import MSCKESelfTrainer
-from easyedit_mm_plugins.methods.mscke_self.losses import PAIR, picture_loss, scope_losses
+from easyedit_mm_plugins.methods.mscke_self.losses import EASY, PAIR, picture_loss, scope_losses
 
 from ...conftest import picture
 from ...support.mscke_self_tiny import hparams, tiny_self
@@ -138,3 +138,27 @@ def test_bound_to_the_thing_the_scope_head_learns_from_all_kinds(tmp_path):
     assert {"image_near", "image_loc", "text_loc"} <= set(losses)
     run.train_step()
     assert all(p.grad is None for n, p in run.editor.scope.named_parameters() if n[:5] == "place")
+    others = [a for a in drawn.queries if a.question not in run.train[a.record].questions()[a.kind]]
+    assert {a.kind for a in others} <= {"edit", "in_scope", "out_scope"} and PAIR not in losses
+
+
+def test_bound_to_the_thing_an_edit_holds_on_other_pictures(tmp_path):
+    editor = tiny_self(binding="thing")
+    found = records(10)
+    MSCKESelfTrainer(editor, found, found, hparams(max_iters=100, val_interval=50), tmp_path).run()
+    again = type(editor).from_pretrained(tmp_path / "best", editor.backbone)
+    with again.edited([found[0].edit]):
+        redrawn, bare = found[0].image_far[0], replace(found[0].edit, image=None)
+        assert again.generate([redrawn])[0].route is not None
+        assert again.generate([bare])[0].route is None
+
+
+def test_out_of_scope_questions_that_texts_tell_weigh_as_much_as_hard_ones(tmp_path):
+    run = trainer(tmp_path)
+    drawn = run.draw(run.train)
+    drawn.queries = [
+        a._replace(question=replace(a.question, hard=i % 3 == 0))
+        for i, a in enumerate(drawn.queries)
+    ]
+    losses = scope_losses(run.editor.scope, run.frozen, drawn)
+    assert {"out_scope", EASY} <= set(losses)
