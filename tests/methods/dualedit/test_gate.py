@@ -141,7 +141,7 @@ def test_fitting_separates_pictures_that_the_plain_cosine_does_not():
 def test_more_edits_in_the_memory_only_raise_what_must_stay_closed():
     editor, records = tiny_dualedit(), gate_records(8)
     alone, together = calibrate(editor, records), calibrate(editor, records, others=5)
-    assert together.scores["edit"] == alone.scores["edit"]
+    assert together.scores["edit"] == pytest.approx(alone.scores["edit"])
     pairs = zip(together.scores["image_loc"], alone.scores["image_loc"], strict=True)
     assert all(t >= a - 1e-6 for t, a in pairs)
     keys = torch.nn.functional.normalize(editor.gate_keys([r.edit for r in records]), dim=-1)
