@@ -23,7 +23,6 @@ from . import ExperimentSettings, published
 from .tables import (
     INTERVAL,
     Block,
-    Line,
     Table,
     block_title,
     is_papers_own,
@@ -38,9 +37,11 @@ from .tables import (
 
 TABLE = "dualedit-table2"
 # In the paper's order, after the unedited model.
-METHODS = ("unedited", "ft-visual", "ft-llm", "ike", "serac", "mend", "lte", "visedit", "dualedit")
+METHODS = (
+    *("unedited", "ft-visual", "ft-llm", "ke", "ike", "serac", "mend"),
+    *("t-patcher", "lte", "visedit", "dualedit"),
+)
 PAPERS_LABELS = {"ft-visual": "FT-V", "ft-llm": "FT-L"}
-ABSENT = {"ke": "KE", "tp": "T-Patcher"}  # printed, and not part of this package
 METRICS = EVQA.columns
 BACKBONES = ("scenes-blip2", "scenes-llava")
 SCENES = ("scenes-evqa", "scenes-eic")
@@ -125,7 +126,6 @@ def write(out: Path, runs: Mapping[str, RunFolder], backbones: Sequence[str]) ->
                 published.printed, TABLE, backbone=papers_name(backbone), dataset=data
             )
             lines = method_lines(run, backbone, labels, printed)
-            lines += [Line(label, paper=printed(method=m)) for m, label in ABSENT.items()]
             counts = sorted(row["n"] for row in run.rows() if row["backbone"] == backbone)
             about = f"{counts[0] if counts else 'no'} cases, {protocol_of(run)}"
             title = f"{block_title(backbone)}: {data.upper()}, {about}"
@@ -141,8 +141,6 @@ def notes(runs: Mapping[str, RunFolder]) -> list[str]:
         "The paper's numbers are of its own base models on E-VQA and E-IC (COCO pictures), read "
         "under teacher forcing; those of an embedded backbone are of another model on other data "
         "and say how methods compare.",
-        f"{', '.join(ABSENT.values())}: the paper's numbers only; they are not part of this "
-        "package.",
         "Captions: a method whose editor is shipped for captions too takes that one, any other "
         "the one trained on questions.",
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import backbone, classifiers, dualedit, lte, mend, mscke, mscke_self, serac, small_models
-from .job import Job
+from .job import Job, train_method
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ RECIPES = {
         names=classifiers.NAMES,
         shipped_as="scopes-scenes/{name}",
     ),
+    "ke": Recipe("KE's hypernetwork", train_method),
     "mend": Recipe("MEND", mend.train_mend),
     "lte": Recipe("LTE's adapter, which follows edits before a question", lte.train),
     "dualedit": Recipe("DualEdit and its gate", dualedit.train, options=("gate_only",)),
