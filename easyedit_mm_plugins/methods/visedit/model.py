@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -29,14 +29,16 @@ class VisEdit(DualEdit):
 
     name = "visedit"
 
-    def __init__(self, backbone: Backbone, config: DualEditConfig | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, config: DualEditConfig | None = None, scope: Any = None
+    ) -> None:
         config = config or default_config()
         if any(a.tokens != "visual" or a.form != "visedit" for a in config.adapters):
             raise ConfigError(
                 "VisEdit's adapters edit visual tokens in form visedit",
                 remedy="use DualEdit for other adapters",
             )
-        super().__init__(backbone, config)
+        super().__init__(backbone, config, scope)
 
 
 @settings_class
