@@ -26,6 +26,11 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of single recipes, by their field in J
     "vision_from": {"help": "begin with the ViT and Q-Former of this backbone (or folder)"},
     "leg": {"type": Path, "help": "begin with this checkpoint of an earlier leg, past the ladder"},
     "lr": {"type": float, "help": "highest learning rate of the second stage"},
+    "hidden": {
+        "type": float,
+        "default": 0.0,
+        "help": "share of the small words of questions (what, the, ...) that are hidden",
+    },
     "vision_share": {"type": float, "help": "of that rate, for the vision side"},
 }
 

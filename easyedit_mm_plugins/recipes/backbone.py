@@ -67,6 +67,7 @@ class Recipe:
     ladder: float = 0.5  # share of the second stage after which the ladder is gone
     tower_weight: float = 0.1
     vision_from: str | None = None  # a trained backbone whose ViT and Q-Former are the start
+    hidden: float = 0.0  # share of the small words of questions that are hidden, see packing.py
     leg: str | None = None  # a checkpoint of an earlier leg, with which this one begins
 
 
@@ -237,7 +238,7 @@ class Run:
         seen = see(self.model, pictures)
         front = prefix(seen["features"], self.frame, self.embed, pictures.grids)
         packed = pack(
-            [draw_blocks(s, rng, recipe.room, self.plain) for s in pictures.scenes],
+            [draw_blocks(s, rng, recipe.room, self.plain, recipe.hidden) for s in pictures.scenes],
             self.tokenizer,
             self.frame,
             front,
@@ -421,6 +422,7 @@ def train(_: str, name: str, job: Job) -> Path:
         steps=job.steps or Recipe.steps,
         tower_steps=steps,
         vision_from=job.vision_from,
+        hidden=job.hidden,
         leg=None if first else str(job.leg),
         # A further leg begins with what the ladder taught, and goes on without it.
         ladder=Recipe.ladder if first else 0.0,

@@ -67,7 +67,7 @@ class Job:
         clip: MSCKE: folder of a pre-trained ``scenes-clip``.
         start: MSCKE: an editor with whose language model the first new one begins.
         gate_only: DualEdit: fit the gate of trained editors again; their adapters stay.
-        minutes, tower_steps, vision_from, leg, lr, vision_share: backbones: see
+        minutes, tower_steps, vision_from, leg, lr, vision_share, hidden: backbones: see
             :class:`backbone.Recipe`.
     """
 
@@ -87,6 +87,7 @@ class Job:
     leg: Path | None = None
     lr: float | None = None
     vision_share: float | None = None
+    hidden: float = 0.0
 
     @property
     def test(self) -> str:

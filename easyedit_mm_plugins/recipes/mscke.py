@@ -36,13 +36,9 @@ MORE, MORE_SEED = 9000, 1  # the further records of step 3
 SCOPE_STEPS = 1000  # of each of steps 2 and 3
 REFINED_LR = 6e-4  # of step 3
 Stages = Sequence[dict[str, Any]]  # the settings of one training run after the other
-# Open questions are learned early, yes/no questions late: the second stage, and the only one of a
-# model that begins with another's weights, draws many more of them.
-STAGES: Stages = (
-    {"max_iters": 700, "batch_size": 16},
-    {"max_iters": 500, "batch_size": 10, "scope_questions": 7, "warmup": 20},
-)
-BEGUN: Stages = ({**STAGES[-1], "max_iters": 400, "cfr_lr": 1e-3},)
+STAGES: Stages = ({"max_iters": 700, "batch_size": 16},)
+# Of a model that begins with another's weights.
+BEGUN: Stages = ({"max_iters": 300, "batch_size": 16, "warmup": 20, "cfr_lr": 1e-3},)
 LORA_STAGES: Stages = ({}, {"max_iters": 400, "scope_questions": 6, "cfr_lr": 3e-3})
 
 

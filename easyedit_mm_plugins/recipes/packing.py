@@ -26,6 +26,8 @@ from .small_models import MERGE, Frame
 
 TEMPLATE = "Question: {} Short answer:"
 _WORD = re.compile(r"\w+|[^\w\s]")
+_SMALL = re.compile(r"\b(?:what|which|is|the|of|does|have|in|tell|me|it)\b")
+_HIDDEN = "<unk>"
 
 
 @dataclass
@@ -39,13 +41,16 @@ class Block:
     weight: float = 1.0
 
 
-def draw_blocks(scene: Scene, rng: random.Random, room: int, plain: float) -> list[Block]:
+def draw_blocks(
+    scene: Scene, rng: random.Random, room: int, plain: float, hidden: float = 0.0
+) -> list[Block]:
     """Training questions on a scene: one or two behind new facts, in some draws a caption or a
     text-only fact, and ordinary ones, as many as have room.
 
     Args:
         room: tokens of a row, about; equal rows leave little padding.
         plain: share of the questions that are asked without the template.
+        hidden: share of the small words of ordinary questions that are hidden.
     """
     blocks = [Block(*draw_fact(scene, rng)) for _ in range(1 + (rng.random() < 0.3))]
     if rng.random() < 0.15:
@@ -58,12 +63,19 @@ def draw_blocks(scene: Scene, rng: random.Random, room: int, plain: float) -> li
     left = room - sum(map(_tokens, blocks))
     while left > 0 or len(blocks) < 4:
         question = language.sample_question(scene, rng)
-        text = language.phrase(question, rng)
+        text = hide(language.phrase(question, rng), rng, hidden)
         text = text if rng.random() < plain else TEMPLATE.format(text)
         answer = language.answer(scene, question) or ""  # the scene has what is asked about
         blocks.append(Block(text, answer, entity=question.entity(scene)))
         left -= _tokens(blocks[-1])
     return blocks
+
+
+def hide(text: str, rng: random.Random, share: float) -> str:
+    """``text`` with a share of its small words hidden, so that less hangs on the exact wording."""
+    if not share:
+        return text
+    return _SMALL.sub(lambda word: _HIDDEN if rng.random() < share else word[0], text)
 
 
 def _tokens(block: Block) -> int:

@@ -41,7 +41,16 @@ RECIPES = {
         "an embedded backbone",
         backbone.train,
         names=small_models.NAMES,
-        options=("seed", "minutes", "tower_steps", "vision_from", "leg", "lr", "vision_share"),
+        options=(
+            "seed",
+            "minutes",
+            "tower_steps",
+            "vision_from",
+            "leg",
+            "lr",
+            "vision_share",
+            "hidden",
+        ),
     ),
     "scenes-clip": Recipe("the CLIP of the scope classifier", mscke.train_clip, once=True),
     "scope": Recipe(

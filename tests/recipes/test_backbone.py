@@ -10,7 +10,7 @@ from easyedit_mm_plugins.core.errors import TrainingError, UnknownNameError
 from easyedit_mm_plugins.core.files import read_json
 from easyedit_mm_plugins.recipes import backbone_exam as exam
 from easyedit_mm_plugins.recipes.backbone import Recipe, Run, export
-from easyedit_mm_plugins.recipes.packing import TEMPLATE, Block, draw_blocks, pack, prefix
+from easyedit_mm_plugins.recipes.packing import TEMPLATE, Block, draw_blocks, hide, pack, prefix
 from easyedit_mm_plugins.recipes.small_models import (
     NAMES,
     build_image_processor,
@@ -238,3 +238,14 @@ def test_a_further_leg_begins_with_an_earlier_ones_weights_and_without_the_ladde
     assert {group["top"] for group in run.optimizer.param_groups} == {5e-4}
     for key, value in first.model.state_dict().items():
         assert torch.equal(value, run.model.state_dict()[key]), key
+
+
+def test_small_words_are_hidden_and_names_and_values_are_not():
+    rng = random.Random(2)
+    asked = "in which corner is the red thing left of the star?"
+    found = [hide(asked, rng, 0.5) for _ in range(40)]
+    assert {t for t in found if t != asked} and all("red thing" in t for t in found)
+    assert all(t.endswith("star?") and "corner" in t and "left" in t for t in found)
+    assert hide(asked, rng, 0.0) == asked
+    tokens = build_tokenizer("scenes-qwen")(hide(asked, rng, 1.0))["input_ids"]
+    assert tokens.count(build_tokenizer("scenes-qwen").unk_token_id) == 6
