@@ -36,7 +36,7 @@ def test_pictures_and_pages_are_of_the_run_that_the_figures_are_of():
     assert not figures.other_copies(), "make standing"
 
 
-NOT_MEASURED_YET = {"lifelong"}  # the documents say so
+NOT_MEASURED_YET = {"full-size", "full-size-trial", "lifelong"}  # the documents say so
 
 
 def test_every_figures_file_has_a_source_and_every_table_a_place():

@@ -164,6 +164,19 @@ SOURCES: dict[str, Source] = {
         ("speed.json",), rows_of.easyedit_speed, 10, cases=64, timed=True,
     ),
     "backbones": Source((), ("{backbone}/eval.json",), rows_of.backbones, 0),
+    "full-size-shapes": Source(
+        ("python benchmarks/full_size.py --shapes-only --json {out}/rows.json",),
+        ("rows.json",), rows_of.full_size, 1, note="tensors without memory",
+    ),
+    "full-size-trial": Source(
+        ("python benchmarks/full_size.py --device cpu --narrow --cases 2 --json {out}/rows.json",),
+        ("rows.json",), rows_of.full_size, 20,
+        note="random weights; what runs has 64 dimensions and 3 layers",
+    ),
+    "full-size": Source(
+        ("python benchmarks/full_size.py --device cuda --cases 32 --json {out}/rows.json",),
+        ("rows.json",), rows_of.full_size, 60, timed=True, note="random weights",
+    ),
 }  # fmt: skip
 
 # Tables ---------------------------------------------------------------------------------------
@@ -428,6 +441,48 @@ TABLES: dict[str, Table] = {
             Column("caption_words", "captions: words", decimals=0),
             Column("steps"),
             Column("minutes", "minutes on one core that other work shared", decimals=0),
+        ],
+    ),
+    "full-size-shapes": Table(
+        "full-size-shapes", ("backbone",), heads=("shape",),
+        columns=[
+            Column("parameters"), Column("decoder_layers", "decoder layers"),
+            Column("bf16_gb", "weights in bfloat16, GB"),
+        ],
+    ),
+    "full-size-trial": Table(
+        "full-size-trial", ("method",), across="backbone", where=_has(what="run"),
+        columns=[Column("outcome", "")], heads=("method",),
+    ),
+    "full-size": Table(
+        "full-size", ("backbone", "method"), where=_has(what="run", outcome="runs"),
+        columns=[
+            Column("edit_s", "s an edit", decimals=3), Column("case_s", "s a case", decimals=3),
+            Column("peak_gb", "peak memory, GB"),
+            Column("editor_mb", "trained editor, MB", decimals=0),
+            Column("scope_share", "scope classifier of a forward pass", unit=" %"),
+        ],
+        heads=("", "method"),
+    ),
+    "full-size-training": Table(
+        "full-size", ("backbone", "method"),
+        where=lambda row: row.get("what") == "run" and "step_s" in row,
+        columns=[
+            Column("batch_size", "records a step"),
+            Column("step_s", "s a step", decimals=3),
+            Column("step_again_s", "s a step, records seen before", decimals=3),
+            Column("steps", "steps"),
+            Column("hours", "hours"),
+            Column("hours_again", "hours, all records seen before"),
+        ],
+        heads=("", "method"),
+    ),
+    "full-size-easyedit": Table(
+        "full-size", ("backbone",), where=_has(what="easyedit"),
+        columns=[
+            Column("theirs_case_s", "EasyEdit (HEAD), `edit_dataset`, s a case", decimals=3),
+            Column("here_case_s", "here, s a case", decimals=3),
+            Column("times_faster", "times faster"),
         ],
     ),
 }  # fmt: skip

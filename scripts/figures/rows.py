@@ -276,3 +276,17 @@ def dualedit_figure4(results: Results) -> list[Row]:
         for backbone, facts in series(results)
         for tokens, found in facts["tokens"].items()
     ]
+
+
+def full_size(results: Results) -> list[Row]:
+    """``benchmarks/full_size.py``: shapes, and what ran on them or why it could not."""
+    (found,) = results
+    rows: list[Row] = []
+    for row in found["rows"]:
+        labels = {k: v for k, v in row.items() if not isinstance(v, (float, list, type(None)))}
+        labels.pop("reason", None)
+        if row["what"] == "run":
+            labels["outcome"] = "cannot" if "reason" in row else "runs"
+        numbers = {k: v for k, v in row.items() if isinstance(v, float)}
+        rows.append(labels | {key: float(f"{value:.4g}") for key, value in numbers.items()})
+    return rows
