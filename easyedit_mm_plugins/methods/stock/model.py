@@ -190,7 +190,10 @@ class StockEditor(Editor):
                     f"{type(error).__name__}: {text}"
                 ) from error
         for swap in found:
-            swap.new.eval()
+            swap.new.eval().zero_grad()
+            for name, value in list(vars(swap.new).items()):
+                if isinstance(value, torch.Tensor) and not value.is_leaf:
+                    setattr(swap.new, name, value.detach())  # else it holds the whole pass
         return found
 
     def begin(self) -> None:

@@ -57,8 +57,7 @@ def watched(model: Any, before: list[Swap]) -> Iterator[list[Swap]]:
     own = _places(model)
     dtypes = {id(p): p.dtype for p in model.parameters()}
     names, use_cache = set(vars(model)), getattr(model.config, "use_cache", None)
-    hooks: Any = model.get_input_embeddings()._forward_hooks
-    hung = set(hooks)
+    hung = {module: set(module._forward_hooks) for module in model.modules()}
     found: list[Swap] = []
     put(before, edited=True)
     try:
@@ -66,8 +65,9 @@ def watched(model: Any, before: list[Swap]) -> Iterator[list[Swap]]:
     finally:
         if getattr(model, "is_gradient_checkpointing", False):
             model.gradient_checkpointing_disable()
-        for key in set(hooks) - hung:  # EasyEdit hangs one on, and peft another
-            del hooks[key]
+        for module, keys in hung.items():  # EasyEdit hangs some on, and peft others
+            for key in set(module._forward_hooks) - keys:
+                del module._forward_hooks[key]
         for name in set(vars(model)) - names:
             delattr(model, name)
         if use_cache is None:
