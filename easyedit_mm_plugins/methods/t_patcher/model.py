@@ -34,6 +34,7 @@ class TPatcher(DeltaEditor):
         backbone: the base model; never changed.
         config: by default :class:`TPatcherConfig`'s defaults.
         memory: questions whose answers must stay; by default what ``config.memory`` names.
+        images: folder that the image paths of ``config.memory`` are relative to.
 
     Raises:
         ConfigError: no feed-forward block is found, or a memory is missing.
@@ -47,6 +48,8 @@ class TPatcher(DeltaEditor):
         backbone: Backbone,
         config: TPatcherConfig | None = None,
         memory: Sequence[Question] | None = None,
+        *,
+        images: str | None = None,
     ) -> None:
         super().__init__(backbone)
         self.config = TPatcherConfig() if config is None else config
@@ -56,12 +59,12 @@ class TPatcher(DeltaEditor):
                 "T-Patcher needs a memory: questions that its neurons must be silent on",
                 remedy="name training records (memory: train.json), or set memory_weight: 0",
             )
-        self._questions = None if memory is None else list(memory)
+        self._questions, self.images = None if memory is None else list(memory), images
 
     @classmethod
     def from_hparams(cls, hparams: Any, backbone: Backbone) -> Self:
         """The editor that EasyEdit's hparams describe."""
-        return cls(backbone, hparams.config)
+        return cls(backbone, hparams.config, images=hparams.coco_image)
 
     @cached_property
     def memory(self) -> Tensor:
@@ -74,8 +77,9 @@ class TPatcher(DeltaEditor):
             return torch.empty(0, self.backbone.hidden_size, device=self.backbone.device)
         questions, config = self._questions, self.config
         if questions is None:
-            limit = config.memory_records
-            records = load_records(config.memory, split="train", limit=limit).records
+            records = load_records(
+                config.memory, split="train", images=self.images, limit=config.memory_records
+            ).records
             asked = (q for r in records for kind, qs in r.questions().items() for q in qs
                      if kind in OUTSIDE and q.answer.strip())  # fmt: skip
             questions = list(asked)

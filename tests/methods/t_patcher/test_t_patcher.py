@@ -21,7 +21,8 @@ from easyedit_mm_plugins.core.errors import (
     DataError,
     TrainingError,
 )
-from easyedit_mm_plugins.data import Question
+from easyedit_mm_plugins.data import Question, load_records
+from easyedit_mm_plugins.data.records import OUTSIDE
 from easyedit_mm_plugins.methods import METHODS
 from easyedit_mm_plugins.methods.deltas import (
     Neurons,
@@ -32,6 +33,7 @@ from easyedit_mm_plugins.methods.deltas import (
 from easyedit_mm_plugins.methods.t_patcher import TPatcher, TPatcherConfig, TPatcherHyperParams
 from easyedit_mm_plugins.methods.t_patcher.losses import activation_loss, memory_loss
 from easyedit_mm_plugins.methods.t_patcher.patch import Patches, last_block
+from easyedit_mm_plugins.scenes.records import write_scenes
 
 from ...conftest import build_tiny, picture
 
@@ -344,6 +346,19 @@ def test_a_layer_that_does_more_than_add_its_block_is_refused():
     layer.mlp = Doubled(layer.mlp)
     with pytest.raises(BackboneError, match="do not act on the last layer's output"):
         TPatcher(editor.backbone, config(num_steps=60), MEMORY).add(EDITS[:2])
+
+
+def test_the_memory_of_a_file_lies_where_the_hparams_say(tmp_path):
+    files = write_scenes(tmp_path / "s", n_train=2, n_test=2, seed=3)
+    given_ = TPatcherHyperParams(
+        "tiny", memory=str(files.train), coco_image=str(files.images), memory_records=1
+    )
+    backbone = build_tiny("llava")
+    editor = TPatcher.from_hparams(given_, backbone)
+    (record, *_) = load_records(str(files.train), images=files.images).records
+    asked = [q for kind, qs in record.questions().items() if kind in OUTSIDE for q in qs]
+    tokens = [len(backbone.answer_ids(q.answer)) + 1 for q in asked]
+    assert tokens and editor.memory.shape == (sum(tokens), 24)
 
 
 def test_it_is_a_method_like_any_other():
