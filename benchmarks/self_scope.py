@@ -5,8 +5,9 @@
 Two kinds of questions, all in no edit's scope, so that each is one pass of the base model and one
 decision that leaves it as it is: ``other`` ones, which no edit means, so that no picture is looked
 at, and ``same`` ones, which many edits mean, of other pictures. The pass with a decision and the
-one without are timed in turns; whatever else runs meets both alike, and the least tenth of the
-times is taken. Heads need no training for this: their cost does not depend on their weights.
+one without are timed in turns, by the time that the process runs, so that what else runs on the
+machine does not count, and of their times the least tenth is taken. Heads need no training for
+this: their cost does not depend on their weights.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def times(editor: MSCKESelf, asked: list[Question], rounds: int) -> tuple[float,
     for i in range(rounds + 10):
         question = [asked[i % len(asked)]]
         for name in ("base", "with") if i % 2 else ("with", "base"):
-            start = time.perf_counter()
+            start = time.process_time()
             calls[name](question)
-            found[name].append(time.perf_counter() - start)
+            found[name].append(time.process_time() - start)
     least = {n: sorted(t[10:])[: max(1, rounds // 10)] for n, t in found.items()}
     base, decided = (1000 * sum(least[n]) / len(least[n]) for n in ("base", "with"))
     return base, decided - base

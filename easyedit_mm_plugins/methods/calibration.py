@@ -4,8 +4,8 @@ A question in scope of its record's edit must be routed to that edit, and one ou
 with N edits in force the latter counts with the highest score that it has with any of them. No harm
 comes first: only thresholds are looked at that let at most a given share of *each* kind of question
 out of scope through. Among them it is the middle of the widest interval on which the balanced
-accuracy (the mean of both sides, on each of them every kind of question counting alike) is highest.
-Test records play no part.
+accuracy is highest: the mean of both sides, half of each what is asked about the edited picture (in
+and out of scope), half its other kinds of question, alike. Test records play no part.
 
 Kinds are looked at one by one because those that nearly any threshold keeps out, such as questions
 without an image, would otherwise make up for others that are let through.
@@ -25,6 +25,7 @@ from ..data.records import INSIDE, OUTSIDE, EditRecord, Question
 from .newest import newest
 
 _AT_ONCE = 64  # questions per call
+_SCOPE = ("in_scope", "out_scope")
 _OTHER = float("-inf")  # the score of a question that another edit than its own answers
 Scores = Mapping[str, Sequence[float]]
 
@@ -129,21 +130,29 @@ def choose(
     Raises:
         DataError: there is no kind on one of the two sides.
     """
-    opened = [own for kind, own in scores.items() if kind in inside]
-    closed = [own for kind, own in scores.items() if kind not in inside]
-    if not opened or not closed:
+    sides = [[kind for kind in scores if (kind in inside) == side] for side in (True, False)]
+    if not all(sides):
         raise DataError(
             "there is no question that is in scope, or none that is not",
             field="rephrase, in_scope, out_scope, text_loc, image_loc",
             remedy="calibrate on records that have both",
         )
-    return best_threshold(opened, closed, at_most)
+    opened, closed = ([scores[kind] for kind in side] for side in sides)
+    # What a side's scope questions weigh, all others weigh together.
+    weights = [
+        [len(side) - 1 if kind in _SCOPE and len(side) > 1 else 1 for kind in side]
+        for side in sides
+    ]
+    return best_threshold(opened, closed, at_most, (weights[0], weights[1]))
 
 
 def best_threshold(
-    opened: Sequence[Sequence[float]], closed: Sequence[Sequence[float]], at_most: float = 1.0
+    opened: Sequence[Sequence[float]],
+    closed: Sequence[Sequence[float]],
+    at_most: float = 1.0,
+    weights: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
 ) -> tuple[float, float]:
-    """As :func:`choose`, a list of scores a kind."""
+    """As :func:`choose`, a list of scores a kind; ``weights`` are those of each side's kinds."""
     every = np.array([s for side in (opened, closed) for kind in side for s in kind])
     every = every[np.isfinite(every)]
     lowest = 0.0 if (every >= 0).all() else -1.0
@@ -158,8 +167,9 @@ def best_threshold(
     allowed = np.all([n <= max(int(at_most * size), at_most > 0) for n, size in leaks], axis=0)
     if not allowed.any():
         return 1.0, 0.0
-    right = np.mean([passing(kind) / len(kind) for kind in opened], axis=0)
-    accuracy = (right + 1 - np.mean([n / size for n, size in leaks], axis=0)) / 2
+    right = np.average([passing(kind) / len(kind) for kind in opened], 0, weights[0])
+    leak = np.average([n / size for n, size in leaks], 0, weights[1])
+    accuracy = (right + 1 - leak) / 2
     # Rounded: accuracies that differ in the last bits are the same.
     order = np.lexsort([middles, widths, np.round(accuracy, 9)])
     best = next(i for i in order[::-1] if allowed[i])

@@ -85,6 +85,8 @@ def test_each_kind_of_question_out_of_scope_is_bounded_by_itself():
     assert choose(scores)[0] == pytest.approx(0.3)
     threshold, accuracy = choose(scores, at_most=0.05)
     assert threshold == pytest.approx(0.75) and accuracy == pytest.approx((0.7 + 1) / 2)
+    three = scores | {"rephrase": [0.9] * 100}  # what the scope questions weigh, the others share
+    assert choose(three, at_most=0.05)[1] == pytest.approx(((0.4 + 1) / 2 + 1) / 2)
     assert choose(scores | {"image_loc": [1.0] * 100}, at_most=0.05) == (
         1.0,
         0.0,

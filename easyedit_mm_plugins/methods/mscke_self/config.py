@@ -14,7 +14,8 @@ class SelfScopeConfig(Checked):
     """The scope that is read from the edited model itself."""
 
     layer: Whole | None = None
-    """Index of the decoder layer whose output the scope head reads; null: half way up."""
+    """Index of the decoder layer whose output the scope head reads; null: two thirds of the way up,
+    where it is known which thing is asked about, and what of it."""
     binding: Literal["picture", "thing"] = "picture"
     """``picture``: an edit holds for its picture, also redrawn. ``thing``: for the thing wherever
     it is seen; the scope head alone decides and must be trained for it."""

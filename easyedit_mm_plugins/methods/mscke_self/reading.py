@@ -158,11 +158,11 @@ def new_scope(config: SelfScopeConfig, backbone: Backbone) -> SelfScope:
         ConfigError: it has no such layer.
     """
     layers = len(backbone.layers)
-    layer = max(0, layers // 2 - 1) if config.layer is None else config.layer
+    layer = 2 * layers // 3 if config.layer is None else config.layer
     if layer >= layers:
         raise ConfigError(
             f"scope.layer is {layer}, {backbone.name} has {layers} layers",
-            remedy=f"give 0 to {layers - 1}; null is the middle",
+            remedy=f"give 0 to {layers - 1}; null is two thirds of the way up",
         )
     places = config.places
     if backbone.takes_images and not backbone.ragged:
