@@ -76,6 +76,12 @@ METRICS = {
     ),
     AGAIN: ("reliability", "generality_target", "specificity_in"),
 }  # fmt: skip
+SHORT = {
+    "reliability": "reliab.", "generality": "general.", "generality_target": "general.",
+    "locality": "locality", "specificity_hard_in": "hard in", "specificity_hard_out": "hard out",
+    "specificity_in": "in scope", "redrawn": "redrawn", "other_picture": "other",
+    "retention_first": "first", "retention_last": "last",
+}  # fmt: skip
 TITLES = {
     "again": "edited again in the same words",
     "again-undone": "and the newer edits taken back",
@@ -281,6 +287,7 @@ class _Worker:
         except Exception as error:
             for task in tasks:
                 self._failed(keys[task.name], task, error)
+            self.reporter.note(f"{entrant.name} on {self.backbone.name}: {error_text(error)}")
             return
         for task in tasks:
             self.run.status.start(keys[task.name])
@@ -292,6 +299,7 @@ class _Worker:
             except Exception as error:
                 self.done = before
                 self._failed(keys[task.name], task, error)
+                self.reporter.note(f"{entrant.name}, {task.name}: {error_text(error)}")
                 continue
             self.run.status.done(keys[task.name], (editor.name, self.backbone.name))
             self.reporter.line(f"{entrant.label} on {self.backbone.name}: {task.name} done")
@@ -328,14 +336,13 @@ class _Worker:
             self.progress(self.done, self.total)
 
     def _tick(self, done: int, total: int) -> None:
-        self.progress(min(self.done + done, self.total), self.total)
+        if self.done + done < self.total:  # the end is told once
+            self.progress(self.done + done, self.total)
 
     def _failed(self, key: Key, task: Task, error: Exception) -> None:
         self.done += task.count
-        reason = error_text(error)
         details = "".join(traceback.format_exception(error))
-        self.run.status.fail(key, reason, details)
-        self.reporter.note(f"{key[0]} on {key[1]}, {task.name}: {reason}")
+        self.run.status.fail(key, error_text(error), details)
 
 
 # Results --------------------------------------------------------------------------------------
@@ -385,13 +392,15 @@ def write(
                 ]
                 blocks.append(Block(f"{with_kind(backbone)}, {title(task)}", lines))
         if blocks:
-            tables.append(Table(f"Lifelong editing: {_HEADS[kind]}", metrics, blocks))
+            tables.append(Table(f"Lifelong editing: {_HEADS[kind]}", metrics, blocks, names=SHORT))
     environment = opened.environment()
     below = [
         f"Percent; {INTERVAL} over cases.",
         protocol_note((opened.config.get("protocol") or {}).get("name", "")),
-        "Generality compares the answer with the edited model's own to the edit; retention is the "
-        "Reliability of the first and the last tenth of the edits.",
+        "Generality compares the answer with the edited model's own to the edit, of facts edited "
+        "again with the new answer. Hard in and hard out: Specificity of the hard questions; "
+        "other: the edit's question about another picture; first and last: Reliability of the "
+        "first and the last tenth of the edits.",
         *notes,
         run_note(opened.path, environment),
     ]

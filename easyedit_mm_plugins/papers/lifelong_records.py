@@ -91,7 +91,7 @@ def make_tasks(
         others = origin.others([raw[r.case_id] for r in asked], folder / "others")
         lack = max(sizes) - len(asked) - len(rest)
         if lack > 0:
-            tell(f"drawing {lack:,} further scenes (once, minutes)")
+            tell(f"drawing {lack:,} further scenes (once)")
             rest = [*rest, *origin.further(lack, folder / "further")]
         pictures = {r.case_id: r.edit.image for r in others}
     else:
@@ -334,7 +334,7 @@ class _Origin:
     def others(self, asked: Sequence[Mapping[str, Any]], folder: Path) -> list[EditRecord]:
         """For each asked record another picture, with a thing of the same name and value if one
         was drawn, else of the same name; and the pictures with several edits."""
-        draws, each = max(60, 10 * len(asked)), max(1, len(asked) // 2)
+        draws, each = max(60, 40 * len(asked)), max(1, len(asked) // 2)
 
         def make(raw: list[dict], pictures: Mapping[str, tuple]) -> Iterator[tuple[dict, tuple]]:
             known = self._known()

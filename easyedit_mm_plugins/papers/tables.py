@@ -167,6 +167,7 @@ class Table:
         metrics: the columns.
         decimals: of measured values; printed ones stand as the paper has them.
         first: the heading of the column of labels.
+        names: headings of metrics, where they are others than usual.
     """
 
     title: str
@@ -175,6 +176,7 @@ class Table:
     notes: Sequence[str] = ()
     decimals: int = 1
     first: str = "method"
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def _measured(self, line: Line, metric: str) -> str:
         value = line.values.get(metric)
@@ -194,7 +196,8 @@ class Table:
             names = [
                 name
                 for metric in self.metrics
-                for name in ((heading(metric), "paper") if paper else (heading(metric),))
+                for shown in [self.names.get(metric, heading(metric))]
+                for name in ((shown, "paper") if paper else (shown,))
             ]
             lines = [
                 f"### {block.title}",
@@ -228,6 +231,7 @@ class Table:
             for metric in self.metrics:
                 name = heading(metric)
                 name = name if console.width >= 100 else SHORT.get(metric, name)
+                name = self.names.get(metric, name)
                 table.add_column(name, justify="right", no_wrap=True)
             for line in block.lines:
                 cells = [
