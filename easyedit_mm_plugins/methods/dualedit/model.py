@@ -121,11 +121,10 @@ class DualEdit(Editor):
         """
         if threshold is None:
             threshold = {**self.thresholds, self.config.gate.kind: self.threshold}.get(kind)
-        # GateConfig checks the kind.
-        further = {"layer": None} if kind == "self" else {}
-        gate = replace(
-            self.config.gate, kind=kind, threshold=threshold, scope_of=scope_of, **further
-        )  # type: ignore[arg-type]
+        changes: dict[str, Any] = {"kind": kind, "threshold": threshold, "scope_of": scope_of}
+        if kind == "self":
+            changes["layer"] = None
+        gate = replace(self.config.gate, **changes)  # GateConfig checks the kind
         if kind == "learned" and self.gate is None:
             raise ConfigError(
                 "this editor has no learned gate", remedy="train one, or use gate prompt-end"
@@ -464,8 +463,8 @@ class DualEdit(Editor):
             config = build(DualEditConfig, saved["config"], "config")
             if fresh_gate:
                 config = replace(config, gate=replace(config.gate, kind="learned"))
-            heads = folder / _HEADS if config.gate.kind == "self" else None
-            editor = cls(backbone, config, heads and load_scope(heads, backbone))
+            own = config.gate.kind == "self"
+            editor = cls(backbone, config, load_scope(folder / _HEADS, backbone) if own else None)
             editor.thresholds = checked(
                 dict[str, Number], saved.get("thresholds", {}), "thresholds"
             )

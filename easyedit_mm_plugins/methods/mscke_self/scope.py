@@ -75,7 +75,8 @@ class SelfScope(nn.Module):
     def scope_keys(self, states: Tensor) -> Tensor:
         """u: ``[B, D]`` -> unit vectors ``[B, U]``."""
         # Functions, not modules: with one row calls cost more than what they compute.
-        norm, inner, _, outer = self.asked
+        modules: Any = self.asked
+        norm, inner, _, outer = modules
         normal = F.layer_norm(states.float(), (self.hidden,), norm.weight, norm.bias)
         found = F.linear(
             F.gelu(F.linear(normal, inner.weight, inner.bias)), outer.weight, outer.bias
