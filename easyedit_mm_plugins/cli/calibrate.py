@@ -60,8 +60,12 @@ def calibrate(
     if at_most is not None:
         check_share(at_most)
     entry = METHODS.get(method)
+    if not hasattr(entry.editor_class, "calibrate"):
+        raise ConfigError(f"{entry.title} has no threshold", remedy="calibrate another method")
     if gate is not None:
         check_gate(gate)
+        if not hasattr(entry.editor_class, "with_gate"):
+            raise ConfigError(f"{entry.title} has no gate", remedy="leave out --gate")
     check_backbones(backbone)
     folder = editor_folder(editor) if editor else shipped_editor(entry, Path(backbone).name)
     if folder is None:
@@ -78,10 +82,6 @@ def calibrate(
     edits = min(edits, len(records) + len(more))
     base = load_backbone(backbone, device=device, dtype=dtype)
     trained: Any = load_editor(entry.name, base, folder)
-    if not hasattr(trained, "calibrate"):
-        raise ConfigError(f"{entry.title} has no threshold", remedy="calibrate another method")
-    if gate is not None and not hasattr(trained, "with_gate"):
-        raise ConfigError(f"{entry.title} has no gate", remedy="leave out --gate")
     subject = trained.with_gate(gate) if gate else trained
     before = subject.threshold
     found = subject.calibrate(records, edits=edits, at_most=at_most, more=more)
@@ -90,6 +90,7 @@ def calibrate(
         f"{entry.title} for {base.name}{where}, {len(records)} held-out records, {found.edits} "
         f"edits in force",
         markup=False,
+        soft_wrap=True,
     )
     for kind, share in found.fires.items():
         side = "in scope" if kind in found.inside else "out of scope"
@@ -98,6 +99,7 @@ def calibrate(
         f"threshold {found.threshold:.3f} (was {before:.3f}), balanced accuracy "
         f"{100 * found.balanced_accuracy:.2f} %, ROC area {found.auc:.5f}",
         markup=False,
+        soft_wrap=True,
     )
     if out is not None:
         if gate is not None and gate != trained.config.gate.kind:
