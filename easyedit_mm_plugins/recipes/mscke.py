@@ -6,7 +6,8 @@
    scenes (a brief job leaves this out);
 4. ``mscke-<backbone>``: the counterfactual model, saved together with the classifier. From the
    second backbone on it begins with the weights of the first one's language model, whose
-   vocabulary its own begins with (a brief job trains every one from random weights).
+   vocabulary its own begins with, and finds the classifier there (a brief job trains every one from
+   random weights).
 
 MSCKE-LoRA takes the classifier of an MSCKE editor and trains its adapter alone.
 """
@@ -23,11 +24,11 @@ from torch import nn
 
 from ..backbones import Backbone
 from ..data import EditRecord, FGVEditDataset
-from ..methods.checkpoint import read_tensors
+from ..methods.checkpoint import read_config, read_tensors
 from ..methods.entries import METHODS
 from ..methods.mscke.classifier import ScopeClassifier
 from ..methods.mscke.counterfactual import new_counterfactual
-from ..methods.mscke.model import MSCKE
+from ..methods.mscke.model import MSCKE, part_folders
 from ..scenes.second.records import write_scenes
 from .job import Data, Job, finished, relative, scope_folder
 from .scenes_clip import pretrain
@@ -50,7 +51,11 @@ def train(method: str, backbone: Backbone, job: Job) -> Path:
     stages = STAGES if start is None else BEGUN
     validation = {"val_batch_size": 20, "val_steps": 150}
     stages = [{**validation, **stage} for stage in stages]
-    return train_counterfactual(method, backbone, scope, job, stages, start)
+    parts = None
+    if start is not None and start.parent == job.out:  # one classifier for all, in the first editor
+        there = part_folders(start, read_config(start / "config.json"))["scope"]
+        parts = {"scope": relative(there, job.folder(method, backbone))}
+    return train_counterfactual(method, backbone, scope, job, stages, start, parts)
 
 
 def train_lora(method: str, backbone: Backbone, job: Job) -> Path:

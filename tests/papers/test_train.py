@@ -62,7 +62,6 @@ def test_table_1_trains_its_editors_measures_them_and_goes_on(
         f"run-begun-{NAME}",
         f"run-mend-{NAME}",
         f"run-mscke-{NAME}-1",
-        f"run-mscke-{NAME}-2",
         f"run-in-scope-{NAME}",
     ]
     rows = json.loads((asked.out / "summary.json").read_text())["rows"]

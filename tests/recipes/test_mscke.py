@@ -57,8 +57,7 @@ def test_the_whole_training_in_miniature_and_again_for_nothing(tmp_path, files, 
         folder = recipe.train("mscke", first, job)
         monkeypatch.setattr(MSCKETrainer, "run", None)  # a second time is free
     runs = sorted(p.name for p in tmp_path.glob("run-*"))
-    stages = [f"run-{folder.name}-{number}" for number in (1, 2)]
-    assert runs == [*stages, "run-scope", "run-scope-refined"]
+    assert runs == [f"run-{folder.name}-1", "run-scope", "run-scope-refined"]
     monkeypatch.setattr(MSCKETrainer, "run", lambda self: {})
     begun = recipe.train("mscke", second, job)
     one, two = (MSCKE.from_pretrained(f, b) for f, b in ((folder, first), (begun, second)))
@@ -69,6 +68,7 @@ def test_the_whole_training_in_miniature_and_again_for_nothing(tmp_path, files, 
     ):
         assert torch.equal(a, b), name
     assert one.scope.config.encoder == "scenes-clip"
+    assert not (begun / "scope").exists() and two.scope.fingerprint() == one.scope.fingerprint()
 
 
 def test_a_longer_vocabulary_begins_at_a_shorter_one(tmp_path):
