@@ -1,7 +1,7 @@
 """MEND, and MSCKE-MEND: MEND behind a scope classifier, with as much training.
 
 1. ``begun-<backbone>``: a MEND, trained as its settings say; the start of both;
-2. ``mend-<backbone>``: trained further with the same loss and more in-scope questions;
+2. ``mend-<backbone>``: trained further with the same loss and more scope questions;
 3. ``mscke-mend-<backbone>``: trained further, for as many steps, to answer in scope.
 """
 
@@ -17,8 +17,8 @@ from ..methods.mend.model import Mend
 from ..methods.mend.mscke import MSCKEMEND
 from .job import Job, finished, relative, scope_folder
 
-FURTHER_STEPS = 400  # of steps 2 and 3 each
-FURTHER = {"max_iters": FURTHER_STEPS, "scope_questions": 6}
+FURTHER_STEPS = 200  # of steps 2 and 3 each
+FURTHER = {"max_iters": FURTHER_STEPS, "scope_questions": 4}
 
 
 def begin(backbone: Backbone, job: Job) -> Mend:
