@@ -164,11 +164,18 @@ def relative(part: Path, folder: Path) -> str:
 
 
 def ship(folder: Path, target: Path) -> None:
-    """Copy a result into the package; what its ``config.json`` refers to is still found there."""
+    """Copy a result into the package; what its ``config.json`` refers to is still found there.
+
+    Where a neighbour of the result that it refers to was copied before, that is referred to.
+    """
     shutil.copytree(
         folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint", "run")
     )
     config = read_json(folder / "config.json")
     if "parts" in config:
-        parts = {name: relative(folder / at, target) for name, at in config["parts"].items()}
+        parts = {}
+        for name, at in config["parts"].items():
+            own = (folder / at).resolve()
+            beside = target.parent / Path(os.path.relpath(own, folder.parent.resolve()))
+            parts[name] = relative(beside if beside.exists() else own, target)
         change_header(target, parts=parts)
