@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from easyedit_mm_plugins.methods.training import Trainer
 from easyedit_mm_plugins.papers import EXPERIMENTS, ExperimentSettings, classifiers
 from easyedit_mm_plugins.papers import mscke_table1 as table1
 from easyedit_mm_plugins.recipes import __main__ as command
+from easyedit_mm_plugins.recipes import classifiers as recipes
 from easyedit_mm_plugins.recipes import editors as training
 from easyedit_mm_plugins.recipes import job as jobs
 from easyedit_mm_plugins.recipes.classifiers import RETRAINED, VARIANTS, Variant
@@ -79,6 +81,8 @@ def test_the_classifiers_of_tables_2_and_3_are_made_and_shipped(tmp_path, monkey
     shipped, out = tmp_path / "shipped", tmp_path / "out"
     monkeypatch.setattr(classifiers, "SHIPPED", shipped / "scopes-scenes")
     monkeypatch.setattr(command, "ASSETS", shipped)
+    short = {"pictures": 6, "vision_steps": 2, "text_steps": 2, "batch_size": 4}
+    monkeypatch.setattr(recipes, "pretrain", partial(recipes.pretrain, **short))
     names = ["dot-attention-small", "retrained"]
     command.main(["classifiers", *names, "--out", str(out), "--ship"])
     assert one_step == ["run", "run"]
