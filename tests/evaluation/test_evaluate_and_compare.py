@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 
 from easyedit_mm_plugins.cli.app import app
 from easyedit_mm_plugins.methods.entries import METHODS
+from easyedit_mm_plugins.methods.factory import shipped_editor
 
 BACKBONE, DATA, CASES = "scenes-blip2", "scenes-fgvedit", 3
+HEADS_OWN = ("lora", "grace", "wise")  # EasyEdit HEAD's, on other base models: tests/methods/stock
 
 
 def by_command(*words):
@@ -39,6 +41,7 @@ def test_both_commands_give_the_same_cases(easyedit, tmp_path, monkeypatch):
     if easyedit:
         pytest.importorskip("easyeditor")
     methods = [METHODS.key(name) for name in METHODS.names() if needs(name) == easyedit]
+    methods = [name for name in methods if name not in HEADS_OWN and can_answer(name)]
     monkeypatch.chdir(tmp_path)
     chosen = [word for method in methods for word in ("--method", method)]
     measured = ["--backbone", BACKBONE, "--data", DATA, "--limit", str(CASES), "--name", "one"]
@@ -52,3 +55,8 @@ def test_both_commands_give_the_same_cases(easyedit, tmp_path, monkeypatch):
 
 def needs(name):
     return METHODS.get(name).needs_easyedit
+
+
+def can_answer(name):
+    """Whether it needs no training, or a trained editor is shipped."""
+    return not METHODS.get(name).needs_training or shipped_editor(name, BACKBONE) is not None

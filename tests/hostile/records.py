@@ -119,8 +119,15 @@ def content(item: Any, index: int, root: Path, extra: bool) -> dict[str, Any]:
     if extra and item.get("fg_extra") is not None:
         inside += [(p["q"], shown, p["a"]) for p in item["fg_extra"].get("in", [])]
         outside += [(p["q"], shown, p["a"]) for p in item["fg_extra"].get("out", [])]
-    other = image("m_loc") if any(given(f) for f in ("m_loc", "m_loc_q", "m_loc_a")) else None
-    rephrased = [(src, image("image_rephrase"), alt)] if given("image_rephrase") else []
+
+    def elsewhere(field: str) -> list[tuple]:
+        fields = (f"{field}_q", f"{field}_a")
+        there = any(given(f) for f in (field, *fields))
+        return pairs(*fields, image(field)) if there else []
+
+    def again(field: str) -> list[tuple]:
+        return [(src, image(field), alt)] if given(field) else []
+
     return {
         "id": str(case_id),
         "edit": [(src, shown, alt)],
@@ -128,8 +135,10 @@ def content(item: Any, index: int, root: Path, extra: bool) -> dict[str, Any]:
         "in_scope": inside,
         "out_scope": outside,
         "text_loc": pairs("loc", "loc_ans", None),
-        "image_rephrase": rephrased,
-        "image_loc": pairs("m_loc_q", "m_loc_a", other) if other else [],
+        "image_rephrase": again("image_rephrase"),
+        "image_far": again("image_far"),
+        "image_loc": elsewhere("m_loc"),
+        "image_near": elsewhere("m_loc_near"),
     }
 
 
@@ -152,6 +161,10 @@ def _record(i: int, scopes: bool) -> dict[str, Any]:
         "m_loc": "sub/c.png",
         "m_loc_q": "how many stars?",
         "m_loc_a": "two",
+        "image_far": "b.png",
+        "m_loc_near": "sub/c.png",
+        "m_loc_near_q": "how many circles?",
+        "m_loc_near_a": "one",
     }
     if scopes:
         record |= {"fg_gen_q": ["is it green?", "is it red?"], "fg_gen_a": ["yes", "no"]}

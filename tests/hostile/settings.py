@@ -109,7 +109,8 @@ def _same(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, str) and isinstance(found, float):
         return _SCIENTIFIC.fullmatch(wanted) is not None and float(wanted) == found
     if {type(wanted), type(found)} == {int, float}:
-        return wanted == found
+        # the number nearest to a large integer
+        return wanted == found or (abs(wanted) < 1e300 and float(wanted) == float(found))
     if wanted is None and isinstance(found, dict):  # a part of the settings at its defaults
         return True
     return type(wanted) is type(found) and (wanted == found or wanted != wanted)
