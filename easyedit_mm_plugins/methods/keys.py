@@ -108,7 +108,7 @@ class _Rows:
 
     def without(self, alive: np.ndarray, keys: Tensor, ids: list[str]) -> _Rows:
         """A copy: ``keys`` and ``ids`` of the rows that are ``alive``, with the same index."""
-        copy = _Rows(keys, ids)
+        copy = _Rows(keys.clone(), list(ids))  # a snapshot keeps those, and rows are written over
         if self.indexed and len(ids) >= INDEX_FROM // 2:
             index, rows, end = self.indexed
             number = np.append(np.where(alive, alive.cumsum() - 1, -1), -1)

@@ -182,6 +182,27 @@ def test_what_does_not_fit_is_refused_whole():
     assert KeyTable(DIM).snapshot().nearest(torch.ones(2, DIM)) == [[], []]
 
 
+def test_a_snapshot_stays_as_it_is_when_the_table_is_made_anew_without_removed_rows(monkeypatch):
+    table, held = KeyTable(DIM), []
+    without = module._Rows.without
+
+    def observed(self, *args):
+        held.append(table.snapshot())  # what another thread may read just then
+        return without(self, *args)
+
+    monkeypatch.setattr(module._Rows, "without", observed)
+    table.add([f"e{i}" for i in range(400)], torch.arange(400.0)[:, None].expand(-1, DIM))
+    first = 0
+    while not held:
+        table.remove([f"e{first}"])
+        first += 1
+    table.remove(["e399"])
+    table.add(["new"], torch.full((1, DIM), -1.0))
+    kept = range(first, 400)
+    assert held[0].ids == [f"e{n}" for n in kept]
+    assert held[0].tensor[:, 0].tolist() == [float(n) for n in kept]
+
+
 def test_a_change_is_seen_whole_or_not_at_all():
     """Pairs of keys come and go; no reader ever finds half a pair, or another row's key."""
     table, stop = KeyTable(DIM), threading.Event()
