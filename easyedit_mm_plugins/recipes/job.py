@@ -147,15 +147,22 @@ def train_method(
     return folder
 
 
+def part_of(folder: Path, name: str) -> Path:
+    """Where a part of the editor in ``folder`` lies; that may be in another editor.
+
+    Raises:
+        CheckpointError: there is no editor.
+    """
+    return part_folders(folder, read_config(folder / "config.json"))[name].resolve()
+
+
 def scope_folder(job: Job, backbone: Backbone) -> Path:
     """The folder of the scope classifier that the backbone's MSCKE editor in ``job.mscke`` uses.
 
     Raises:
         CheckpointError: there is no such editor.
     """
-    mscke = job.mscke / f"mscke-{backbone.name}"
-    # The classifier may lie in another backbone's editor.
-    return part_folders(mscke, read_config(mscke / "config.json"))["scope"].resolve()
+    return part_of(job.mscke / f"mscke-{backbone.name}", "scope")
 
 
 def relative(part: Path, folder: Path) -> str:

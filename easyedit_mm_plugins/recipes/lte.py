@@ -10,8 +10,8 @@ from ..backbones import Backbone
 from ..methods.entries import METHODS
 from ..methods.factory import editor_from_settings
 from ..methods.training_run import training_settings
-from .job import Job, finished, relative
-from .mscke_self import part, trained
+from .job import Job, finished, part_of, relative
+from .mscke_self import trained
 
 
 def train(method: str, backbone: Backbone, job: Job) -> Path:
@@ -37,6 +37,6 @@ def join(method: str, backbone: Backbone, job: Job) -> Path:
         archive=str(lte), scope_of=str(heads)
     )
     editor: Any = editor_from_settings(entry, settings, backbone)
-    parts = {"adapter": lte / "adapter", "scope": part(heads, "scope")}
+    parts = {"adapter": lte / "adapter", "scope": part_of(heads, "scope")}
     editor.save_pretrained(folder, parts={n: relative(at, folder) for n, at in parts.items()})
     return folder

@@ -24,13 +24,13 @@ from torch import nn
 
 from ..backbones import Backbone
 from ..data import EditRecord, FGVEditDataset
-from ..methods.checkpoint import read_config, read_tensors
+from ..methods.checkpoint import read_tensors
 from ..methods.entries import METHODS
 from ..methods.mscke.classifier import ScopeClassifier
 from ..methods.mscke.counterfactual import new_counterfactual
-from ..methods.mscke.model import MSCKE, part_folders
+from ..methods.mscke.model import MSCKE
 from ..scenes.second.records import write_scenes
-from .job import Data, Job, finished, relative, scope_folder
+from .job import Data, Job, finished, part_of, relative, scope_folder
 from .scenes_clip import pretrain
 
 MORE, MORE_SEED = 9000, 1  # the further records of step 3
@@ -53,8 +53,7 @@ def train(method: str, backbone: Backbone, job: Job) -> Path:
     stages = [{**validation, **stage} for stage in stages]
     parts = None
     if start is not None and start.parent == job.out:  # one classifier for all, in the first editor
-        there = part_folders(start, read_config(start / "config.json"))["scope"]
-        parts = {"scope": relative(there, job.folder(method, backbone))}
+        parts = {"scope": relative(part_of(start, "scope"), job.folder(method, backbone))}
     return train_counterfactual(method, backbone, scope, job, stages, start, parts)
 
 

@@ -13,12 +13,10 @@ import torch
 
 from ..backbones import Backbone
 from ..core.errors import CheckpointError
-from ..methods.checkpoint import read_config
 from ..methods.mend.mscke_self import MSCKEMENDSelf
-from ..methods.mscke.model import part_folders
 from ..methods.mscke_self.model import MSCKESelf
 from ..methods.mscke_self.parts import trained_counterfactual
-from .job import Job, finished, relative
+from .job import Job, finished, part_of, relative
 
 EDITS = 1000
 
@@ -40,7 +38,7 @@ def train(method: str, backbone: Backbone, job: Job) -> Path:
     job.train(method, editor, (records, held_back), settings, folder.name)
     more = [record.edit for record in records[: max(0, EDITS - len(held_back))]]
     editor.calibrate(held_back, edits=len(held_back) + len(more), more=more)
-    return save(editor, folder, counterfactual=part(answers, "counterfactual"))
+    return save(editor, folder, counterfactual=part_of(answers, "counterfactual"))
 
 
 def join(method: str, backbone: Backbone, job: Job) -> Path:
@@ -51,7 +49,7 @@ def join(method: str, backbone: Backbone, job: Job) -> Path:
     """
     heads, answers = trained(job, "mscke-self", backbone), trained(job, "mscke-mend", backbone)
     editor = MSCKEMENDSelf.from_parts(backbone, heads, answers)
-    parts = {"scope": part(heads, "scope"), "counterfactual": part(answers, "counterfactual")}
+    parts = {"scope": part_of(heads, "scope"), "counterfactual": part_of(answers, "counterfactual")}
     return save(editor, job.folder(method, backbone), **parts)
 
 
@@ -69,11 +67,6 @@ def trained(job: Job, method: str, backbone: Backbone) -> Path:
         f"there is no {name} in {job.out} or {job.mscke}",
         remedy=f"train it first: python -m {__package__} {method} {backbone.name}",
     )
-
-
-def part(folder: Path, name: str) -> Path:
-    """Where a part of the editor in ``folder`` lies; that may be in another editor."""
-    return part_folders(folder, read_config(folder / "config.json"))[name]
 
 
 def save(editor: MSCKESelf, folder: Path, **elsewhere: Path) -> Path:

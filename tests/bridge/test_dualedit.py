@@ -8,6 +8,7 @@ from easyedit_mm_plugins.backbones.splice import answer_logits
 from easyedit_mm_plugins.data import Question
 from easyedit_mm_plugins.methods.dualedit import DualEditHyperParams, DualEditTrainingHyperParams
 
+from ..support.bridge_helpers import REQUEST, train_two_steps
 from ..support.dualedit_tiny import tiny_dualedit
 
 pytest_plugins = ["tests.support.bridge_fixtures"]
@@ -38,27 +39,17 @@ def test_adapters_hooks_and_gate_work_on_easyedits_models(easyedit_backbone, sce
 
 def test_multimodal_trainer_and_editor(registered, blip2_fields, fgvedit, tmp_path):
     common = {**blip2_fields, "adapters": ADAPTERS, "gate": {"threshold": 0.99}}
-    config = DualEditTrainingHyperParams(
-        **common, lr=1e-2, batch_size=2, max_iters=2, val_interval=2, model_save_pt=1,
-        results_dir=str(tmp_path), silent=True,
-    )  # fmt: skip
-    trainer = registered.trainer_class(config=config, train_set=fgvedit, val_set=fgvedit)
-    base = {k: v.clone() for k, v in trainer.original_model.state_dict().items()}
-    final = trainer.run()
-    assert trainer.global_iter == 2 and final["loss/total_val"] > 0
+    trainer, final, base = train_two_steps(
+        registered, DualEditTrainingHyperParams, common | {"lr": 1e-2}, fgvedit, tmp_path
+    )
+    assert final["loss/total_val"] > 0
     assert all(torch.equal(v, base[k]) for k, v in trainer.original_model.state_dict().items())
 
     hparams = DualEditHyperParams(**common, archive=trainer.save_path)
     editor = registered.editor_class.from_hparams(hparams)
     trained = trainer.editor.adapters.state_dict()
     assert all(torch.equal(v, trained[k]) for k, v in editor.editor.adapters.state_dict().items())
-    metrics, edited, _ = editor.edit(
-        prompts="Question: what color is the circle? Short answer:",
-        targets="red",
-        image="scene0.png",
-        locality_inputs={"text": {"prompt": "who wrote the question", "ground_truth": "human"}},
-        keep_original_weight=True,
-    )
+    metrics, edited, _ = editor.edit(**REQUEST, keep_original_weight=True)
     assert metrics[0]["route"]["edit"] == 0 and metrics[0]["route"]["text_loc"] is None
     assert metrics[0]["post"]["locality_acc"].item() == 1.0
     assert edited is editor.model and not editor.editor.edits

@@ -9,28 +9,20 @@ from easyedit_mm_plugins.core.errors import DataError
 from easyedit_mm_plugins.methods.ke import KEHyperParams, KETrainingHyperParams
 from easyedit_mm_plugins.methods.t_patcher import TPatcherHyperParams
 
+from ..support.bridge_helpers import REQUEST, train_two_steps
+
 pytest_plugins = ["tests.support.bridge_fixtures"]
 
 SMALL = {"lstm_size": 6, "condition_size": 10, "hidden_size": 8, "edit_lr": 0.3}
-REQUEST = {
-    "prompts": "Question: what color is the circle? Short answer:",
-    "targets": "red",
-    "image": "scene0.png",
-    "locality_inputs": {"text": {"prompt": "who wrote the question", "ground_truth": "human"}},
-}
 
 
 def test_ke_trains_and_edits(registered, blip2_fields, fgvedit, tmp_path):
     names = [f"opt_model.model.decoder.layers.1.fc{k}.weight" for k in (1, 2)]
     common = {**blip2_fields, **SMALL, "inner_params": names}
-    config = KETrainingHyperParams(
-        **common, lr=1e-3, batch_size=2, max_iters=2, val_interval=2, model_save_pt=1,
-        results_dir=str(tmp_path), silent=True,
-    )  # fmt: skip
-    trainer = registered.trainer_class(config=config, train_set=fgvedit, val_set=fgvedit)
-    base = {k: v.clone() for k, v in trainer.original_model.state_dict().items()}
-    final = trainer.run()
-    assert trainer.global_iter == 2 and 0 <= final["right/both"] <= 1
+    trainer, final, base = train_two_steps(
+        registered, KETrainingHyperParams, common | {"lr": 1e-3}, fgvedit, tmp_path
+    )
+    assert 0 <= final["right/both"] <= 1
     editor = registered.editor_class.from_hparams(
         KEHyperParams(**common, archive=trainer.save_path)
     )

@@ -48,3 +48,24 @@ def evqa(tiny, folder, count=3):
     path = folder / "vqa.json"
     path.write_text(json.dumps(records))
     return str(path)
+
+
+REQUEST = {
+    "prompts": "Question: what color is the circle? Short answer:",
+    "targets": "red",
+    "image": "scene0.png",
+    "locality_inputs": {"text": {"prompt": "who wrote the question", "ground_truth": "human"}},
+}
+
+
+def train_two_steps(registered, settings, fields, records, folder):
+    """EasyEdit's trainer after two steps, its last metrics, and the weights it began with."""
+    config = settings(
+        **fields, batch_size=2, max_iters=2, val_interval=2, model_save_pt=1,
+        results_dir=str(folder), silent=True,
+    )  # fmt: skip
+    trainer = registered.trainer_class(config=config, train_set=records, val_set=records)
+    base = {k: v.clone() for k, v in trainer.original_model.state_dict().items()}
+    final = trainer.run()
+    assert trainer.global_iter == 2
+    return trainer, final, base

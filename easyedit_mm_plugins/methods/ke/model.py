@@ -4,28 +4,22 @@ weights."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ...backbones.base import Backbone
-from ...core.errors import CheckpointError, ConfigError
 from ...data.records import Question
-from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
-from ..deltas import Delta, DeltaEditor, applied, combine
+from ..deltas import Delta, applied, combine
 from ..mend.gradients import edit_gradients
 from ..mend.model import default_params, edited_modules
-from ..settings import build
+from ..network_editor import NetworkEditor
 from .config import KEConfig
 from .network import HyperNetwork
 
-_AT_ONCE = 32  # edits per backward pass
 
-
-class KE(DeltaEditor):
+class KE(NetworkEditor):
     """KnowledgeEditor (De Cao et al. 2021).
 
     The base model's weights stay as they are; an edit's change lies beside them, see
@@ -41,6 +35,8 @@ class KE(DeltaEditor):
     """
 
     name = "ke"
+    config_class = KEConfig
+    network: HyperNetwork
 
     def __init__(self, backbone: Backbone, config: KEConfig | None = None) -> None:
         super().__init__(backbone)
@@ -51,18 +47,6 @@ class KE(DeltaEditor):
         shapes = {name: (m.in_features, m.out_features) for name, m in self.modules.items()}
         network = HyperNetwork(shapes, backbone.hidden_size, self.config)
         self.network = network.to(backbone.device).eval()
-
-    @torch.no_grad()
-    def learn(self, edits: Sequence[Question]) -> list[Delta]:
-        """One change per edit, from one backward pass for up to 32 of them.
-
-        Raises:
-            TrainingError: a gradient is not finite.
-        """
-        found: list[Delta] = []
-        for start in range(0, len(edits), _AT_ONCE):
-            found += self.predicted(edits[start : start + _AT_ONCE])
-        return found
 
     def predicted(self, edits: Sequence[Question]) -> list[Delta]:
         """As :meth:`learn`, all in one pass and differentiable in the network."""
@@ -90,51 +74,3 @@ class KE(DeltaEditor):
         asked = backbone.token_ids(edit.text, special=False)
         ids = [*asked, backbone.stop_token_id, *backbone.answer_ids(edit.answer)]
         return backbone.embed(torch.tensor(ids, device=backbone.device)).float()
-
-    def describe(self) -> dict[str, Any]:
-        """What is edited, and the network's size."""
-        size = sum(p.numel() for p in self.network.parameters())
-        return {"edits": list(self.modules), "parameters": size}
-
-    # On disk ----------------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write ``network/model.safetensors`` and, last, ``config.json``.
-
-        Args:
-            folder: made if absent.
-            half: store as fp16 (it is used as fp32); ``False`` keeps every bit.
-        """
-        folder = Path(folder)
-        state = self.network.state_dict()
-        save_tensors(folder / "network" / "model.safetensors", state, half=half)
-        write_header(folder, self.name, self.backbone, config=asdict(self.config))
-
-    @classmethod
-    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
-        """The editor that ``settings`` describe: trained if ``settings.archive`` names one.
-
-        Raises:
-            ConfigError: a name in ``inner_params`` that fits no module. CheckpointError: see
-                :meth:`Editor.from_hparams`.
-        """
-        if settings.archive is not None:
-            return cls.from_pretrained(settings.archive, backbone)
-        return cls(backbone, settings.config)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
-        """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
-
-        Raises:
-            CheckpointError: something is missing or damaged, or the editor is for another
-                backbone; the message names both.
-        """
-        folder = Path(folder)
-        saved = read_header(folder, cls.name, backbone, ["config"])
-        try:
-            editor = cls(backbone, build(KEConfig, saved["config"], "config"))
-        except ConfigError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
-        load_tensors(editor.network, folder / "network" / "model.safetensors")
-        return editor

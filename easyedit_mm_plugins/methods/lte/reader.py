@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...backbones.base import Backbone
-from ...backbones.splice import Row, assemble, generate_ids
+from ...backbones.splice import Row, assemble
 from ...core.errors import CheckpointError, ConfigError
 from ...core.files import write_json
 from ...data import Question
@@ -90,19 +90,9 @@ class FactReader(LoRA):
         """Answers as text; greedy unless ``kwargs`` say otherwise."""
         if not queries:
             return []
-        base = self.backbone
-        pad = base.tokenizer.pad_token_id
-        ids = generate_ids(
-            self.lm,
-            assemble(
-                self.rows(facts_of, queries, room=max_new_tokens), self.lm.get_input_embeddings()
-            ),
-            eos_token_id=base.stop_token_id,
-            pad_token_id=base.stop_token_id if pad is None else pad,
-            max_new_tokens=max_new_tokens,
-            **kwargs,
-        )
-        return base.decode(ids)
+        rows = self.rows(facts_of, queries, room=max_new_tokens)
+        batch = assemble(rows, self.lm.get_input_embeddings())
+        return self._say(batch, max_new_tokens=max_new_tokens, **kwargs)
 
     # On disk: the two files that peft writes, which ``peft.PeftModel.from_pretrained`` reads.
 

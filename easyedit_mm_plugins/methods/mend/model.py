@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 from torch import nn
 
 from ...backbones.base import Backbone
-from ...core.errors import CheckpointError, ConfigError
 from ...data.records import Question
-from ..checkpoint import AGAIN, load_tensors, read_header, save_tensors, write_header
-from ..deltas import Delta, DeltaEditor, LowRank, linear_modules
-from ..settings import build
+from ..checkpoint import save_tensors
+from ..deltas import Delta, LowRank, linear_modules
+from ..network_editor import NetworkEditor
 from .config import MendConfig
 from .gradients import Factors, edit_gradients
 from .transform import GradientTransform, MendNetwork
 
-_AT_ONCE = 32  # edits per backward pass
 
-
-class Mend(DeltaEditor):
+class Mend(NetworkEditor):
     """Model Editor Networks with Gradient Decomposition (Mitchell et al. 2022).
 
     The base model's weights stay as they are; an edit's change lies beside them, see
@@ -38,6 +34,8 @@ class Mend(DeltaEditor):
     """
 
     name = "mend"
+    config_class = MendConfig
+    network: MendNetwork
 
     def __init__(self, backbone: Backbone, config: MendConfig | None = None) -> None:
         super().__init__(backbone)
@@ -52,18 +50,6 @@ class Mend(DeltaEditor):
     def network_class(cls) -> type[nn.Module]:
         """The class of a shape's network, called as :class:`GradientTransform` is."""
         return GradientTransform
-
-    @torch.no_grad()
-    def learn(self, edits: Sequence[Question]) -> list[Delta]:
-        """One change per edit, from one backward pass for up to 32 of them.
-
-        Raises:
-            TrainingError: a gradient is not finite.
-        """
-        found: list[Delta] = []
-        for start in range(0, len(edits), _AT_ONCE):
-            found += self.predicted(edits[start : start + _AT_ONCE])
-        return found
 
     def predicted(self, edits: Sequence[Question]) -> list[Delta]:
         """As :meth:`learn`, all in one pass and differentiable in the network."""
@@ -89,53 +75,9 @@ class Mend(DeltaEditor):
                 deltas[i][name] = LowRank(own_down, own_up)
         return deltas
 
-    def describe(self) -> dict[str, Any]:
-        """What is edited, and the network's size."""
-        size = sum(p.numel() for p in self.network.parameters())
-        return {"edits": list(self.modules), "parameters": size}
-
-    # On disk ----------------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path, *, half: bool = True) -> None:
-        """Write ``network/model.safetensors`` and, last, ``config.json``.
-
-        Args:
-            folder: made if absent.
-            half: store what was learned as fp16 (it is used as fp32); ``False`` keeps every bit.
-        """
-        folder = Path(folder)
-        state = self.network.halved() if half else self.network.state_dict()
-        save_tensors(folder / "network" / "model.safetensors", state)
-        write_header(folder, "mend", self.backbone, config=asdict(self.config))
-
-    @classmethod
-    def from_hparams(cls, settings: Any, backbone: Backbone) -> Self:
-        """The editor that ``settings`` describe: trained if ``settings.archive`` names one.
-
-        Raises:
-            ConfigError: a name in ``inner_params`` that fits no module. CheckpointError: see
-                :meth:`Editor.from_hparams`.
-        """
-        if settings.archive is not None:
-            return cls.from_pretrained(settings.archive, backbone)
-        return cls(backbone, settings.config)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> Self:
-        """An editor saved by :meth:`save_pretrained`, for the backbone it was trained on.
-
-        Raises:
-            CheckpointError: something is missing or damaged, or the editor is for another
-                backbone; the message names both.
-        """
-        folder = Path(folder)
-        saved = read_header(folder, "mend", backbone, ["config"])
-        try:
-            editor = cls(backbone, build(MendConfig, saved["config"], "config"))
-        except ConfigError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}", remedy=AGAIN) from error
-        load_tensors(editor.network, folder / "network" / "model.safetensors")
-        return editor
+    def save_network(self, path: Path, half: bool) -> None:
+        """See :class:`NetworkEditor`; statistics keep every bit."""
+        save_tensors(path, self.network.halved() if half else self.network.state_dict())
 
 
 def edited_modules(backbone: Backbone, patterns: Sequence[str] | None) -> dict[str, nn.Linear]:

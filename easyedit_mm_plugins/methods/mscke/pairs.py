@@ -109,14 +109,18 @@ class PairReader:
         """Answers as text; greedy unless ``kwargs`` say otherwise."""
         if not queries:
             return []
+        batch = self._batch(self.rows(edits, queries), max_new_tokens)
+        return self._say(batch, max_new_tokens=max_new_tokens, **kwargs)
+
+    def _say(self, batch: Batch, **kwargs: Any) -> list[str]:
+        """What the language model says to a batch, as text."""
         base = self.backbone
         pad = base.tokenizer.pad_token_id
         ids = generate_ids(
             self.lm,
-            self._batch(self.rows(edits, queries), max_new_tokens),
+            batch,
             eos_token_id=base.stop_token_id,
             pad_token_id=base.stop_token_id if pad is None else pad,
-            max_new_tokens=max_new_tokens,
             **kwargs,
         )
         return base.decode(ids)

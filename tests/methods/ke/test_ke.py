@@ -22,7 +22,9 @@ from easyedit_mm_plugins.methods.mend.losses import mend_losses, weighed
 from easyedit_mm_plugins.methods.mscke.losses import draw
 
 from ...conftest import build_tiny, picture
+from ...support.killing import run_until_killed
 from ...support.mscke_tiny import tiny_records
+from ...support.undo import edit_and_undo
 
 FAMILIES = ("blip2", "llava", "minigpt4")
 SMALL = {"lstm_size": 6, "condition_size": 10, "hidden_size": 8}
@@ -157,20 +159,7 @@ def test_a_batch_of_edits_gives_what_a_loop_gives(family, which):
 def test_edit_and_undo_leave_every_bit_as_it_was(family, which, draw):
     editor = shared(family)
     tensors = [*editor.backbone.model.state_dict().values(), *editor.network.state_dict().values()]
-    before = [t.clone() for t in tensors]
-    with torch.no_grad():
-        logits = editor.backbone.answer_logits(ASKED)
-    with torch.no_grad(), editor.edited([EDITS[i] for i in which]) as ids:
-        changed = editor.answer_logits(ASKED)
-        assert not all(torch.equal(a, b) for a, b in zip(logits, changed, strict=True))
-        draw.shuffle(ids)
-        for edit_id in ids:
-            editor.remove([edit_id])
-        after = editor.answer_logits(ASKED)
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(logits, after, strict=True))
-    hooked = [m for m in editor.backbone.model.modules() if m._forward_hooks]
-    assert editor.edits == {} and not hooked
+    edit_and_undo(editor, [EDITS[i] for i in which], ASKED, draw, tensors)
 
 
 def test_rows_see_their_own_edits():
@@ -270,20 +259,8 @@ def test_a_killed_run_goes_on_at_the_same_place_with_the_same_losses(tmp_path):
     straight = trainer(tmp_path / "whole")
     straight.run()
 
-    class Killed(Exception):
-        pass
-
-    cut = trainer(tmp_path / "cut")
-    step = cut.train_step
-
-    def until_killed():
-        if cut.step == 5:  # checkpoints are at 2 and 4
-            raise Killed
-        return step()
-
-    cut.train_step = until_killed
-    with pytest.raises(Killed):
-        cut.run()
+    # Checkpoints are at 2 and 4: step 5 is lost and done again.
+    run_until_killed(trainer(tmp_path / "cut"), steps=5)
     again = trainer(tmp_path / "cut")
     again.run()
     assert again.history == straight.history  # alpha among it

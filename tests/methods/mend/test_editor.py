@@ -18,6 +18,7 @@ from easyedit_mm_plugins.methods.mend.config import canonical
 
 from ...conftest import build_tiny, picture
 from ...support.mend_tiny import tiny_mend
+from ...support.undo import edit_and_undo
 
 FAMILIES = ("blip2", "llava", "minigpt4")
 EDITS = [
@@ -101,20 +102,7 @@ def test_a_batch_of_edits_gives_what_a_loop_gives(family, which):
 def test_edit_and_undo_leave_every_bit_as_it_was(family, which, draw):
     editor = shared_editor(family)
     tensors = [*editor.backbone.model.state_dict().values(), *editor.network.state_dict().values()]
-    before = [t.clone() for t in tensors]
-    with torch.no_grad():
-        logits = editor.backbone.answer_logits(ASKED)
-    # An example may end at any draw: whatever it adds to the shared editor goes with it.
-    with torch.no_grad(), editor.edited([EDITS[i] for i in which]) as ids:
-        changed = editor.answer_logits(ASKED)
-        assert not all(torch.equal(a, b) for a, b in zip(logits, changed, strict=True))
-        draw.shuffle(ids)
-        for edit_id in ids:
-            editor.remove([edit_id])
-        assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
-        after = editor.answer_logits(ASKED)
-    assert all(torch.equal(a, b) for a, b in zip(logits, after, strict=True))
-    assert editor.edits == {}
+    edit_and_undo(editor, [EDITS[i] for i in which], ASKED, draw, tensors)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,6 +16,7 @@ from easyedit_mm_plugins.methods.mend.losses import mend_losses, mend_total, wei
 from easyedit_mm_plugins.methods.mscke.losses import INSIDE, draw
 
 from ...conftest import build_tiny
+from ...support.killing import run_until_killed
 from ...support.mscke_tiny import tiny_records
 
 
@@ -89,20 +90,8 @@ def test_a_killed_run_goes_on_at_the_same_place_with_the_same_losses(tmp_path):
     whole = _trainer(tmp_path / "whole")
     whole.run()
 
-    class Killed(Exception):
-        pass
-
-    cut = _trainer(tmp_path / "cut")
-    step = cut.train_step
-
-    def until_killed():
-        if cut.step == 5:  # checkpoints are at 2 and 4
-            raise Killed
-        return step()
-
-    cut.train_step = until_killed
-    with pytest.raises(Killed):
-        cut.run()
+    # Checkpoints are at 2 and 4: step 5 is lost and done again.
+    run_until_killed(_trainer(tmp_path / "cut"), steps=5)
     again = _trainer(tmp_path / "cut")
     torch.manual_seed(12345)
     again.run()

@@ -18,6 +18,7 @@ from easyedit_mm_plugins.methods.mscke.losses import (
     scope_total,
 )
 
+from ...support.killing import run_until_killed
 from ...support.mscke_tiny import hparams, tiny_mscke, tiny_records
 
 
@@ -127,21 +128,8 @@ def test_a_killed_run_goes_on_at_the_same_place_with_the_same_losses(tmp_path):
     whole = _trainer(tmp_path / "whole", **changes)
     whole.run()
 
-    class Killed(Exception):
-        pass
-
-    cut = _trainer(tmp_path / "cut", **changes)
-    step, n = cut.train_step, []
-
-    def until_killed():
-        n.append(1)
-        if len(n) == 6:  # checkpoints are at 2 and 4: step 5 is lost and done again
-            raise Killed
-        return step()
-
-    cut.train_step = until_killed
-    with pytest.raises(Killed):
-        cut.run()
+    # Checkpoints are at 2 and 4: step 5 is lost and done again.
+    run_until_killed(_trainer(tmp_path / "cut", **changes), steps=5)
     again = _trainer(tmp_path / "cut", **changes)
     torch.manual_seed(12345)  # whatever the process drew before
     again.run()

@@ -36,6 +36,7 @@ from easyedit_mm_plugins.methods.t_patcher.patch import Patches, last_block
 from easyedit_mm_plugins.scenes.records import write_scenes
 
 from ...conftest import build_tiny, picture
+from ...support.undo import edit_and_undo
 
 FAMILIES = ("blip2", "llava", "minigpt4")
 EDITS = [
@@ -243,20 +244,7 @@ def test_a_batch_of_edits_learns_what_a_loop_learns(family, which):
 def test_edit_and_undo_leave_every_bit_as_it_was(family, which, draw):
     editor = shared(family)
     tensors = [*editor.backbone.model.state_dict().values()]
-    before = [t.clone() for t in tensors]
-    with torch.no_grad():
-        logits = editor.backbone.answer_logits(ASKED)
-    with torch.no_grad(), editor.edited([EDITS[i] for i in which]) as ids:
-        changed = editor.answer_logits(ASKED)
-        assert not all(torch.equal(a, b) for a, b in zip(logits, changed, strict=True))
-        draw.shuffle(ids)
-        for edit_id in ids:
-            editor.remove([edit_id])
-        after = editor.answer_logits(ASKED)
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(logits, after, strict=True))
-    hooked = [m for m in editor.backbone.model.modules() if m._forward_pre_hooks]
-    assert editor.edits == {} and not hooked
+    edit_and_undo(editor, [EDITS[i] for i in which], ASKED, draw, tensors)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
